@@ -1,0 +1,60 @@
+"""K-means on Apple GPUs with MLX: scikit-learn's answer on every device."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mnist_kmeans_mlx.datasets import Dataset, DatasetError, load_matrix, load_mnist
+    from mnist_kmeans_mlx.device import DeviceError
+    from mnist_kmeans_mlx.estimator import KMeans
+    from mnist_kmeans_mlx.labeling import (
+        ClusterClassifier,
+        infer_cluster_labels,
+        infer_data_labels,
+    )
+    from mnist_kmeans_mlx.persistence import ModelError, load_model, save_model
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ClusterClassifier",
+    "Dataset",
+    "DatasetError",
+    "DeviceError",
+    "KMeans",
+    "ModelError",
+    "infer_cluster_labels",
+    "infer_data_labels",
+    "load_matrix",
+    "load_mnist",
+    "load_model",
+    "save_model",
+]
+
+# Names load their room on first use: mlx and scikit-learn take a second that --help should not.
+_ROOMS = {
+    "ClusterClassifier": "labeling",
+    "Dataset": "datasets",
+    "DatasetError": "datasets",
+    "DeviceError": "device",
+    "KMeans": "estimator",
+    "ModelError": "persistence",
+    "infer_cluster_labels": "labeling",
+    "infer_data_labels": "labeling",
+    "load_matrix": "datasets",
+    "load_mnist": "datasets",
+    "load_model": "persistence",
+    "save_model": "persistence",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,47 @@
+import os
+
+import pytest
+from hypothesis import settings
+
+DEVICE = os.environ.get("DEVICE", "cpu")
+
+# Read once, when mlx is first imported, and a test may import mlx before the package does.
+os.environ.setdefault("MLX_ENABLE_TF32", "0")
+
+settings.register_profile(
+    "quick",
+    max_examples=25,
+    deadline=None,
+    print_blob=True,
+    derandomize="CI" in os.environ,
+)
+settings.register_profile("thorough", max_examples=500, deadline=None, print_blob=True)
+settings.load_profile("quick")
+
+
+def pytest_configure(config):
+    import mlx.core as mx
+
+    if DEVICE not in {"cpu", "gpu"}:
+        raise pytest.UsageError(f"DEVICE is cpu or gpu, not {DEVICE!r}")
+    mlx_device = mx.Device(getattr(mx, DEVICE))
+    if not mx.is_available(mlx_device):
+        raise pytest.UsageError(f"DEVICE={DEVICE}, but MLX finds none on this machine")
+    mx.set_default_device(mlx_device)
+
+
+def pytest_report_header(config):
+    return f"device: {DEVICE}"
+
+
+@pytest.fixture(scope="session")
+def device():
+    """The device under test, as users name it: ``cpu``, or ``gpu`` with ``DEVICE=gpu``."""
+    return DEVICE
+
+
+@pytest.fixture(scope="session")
+def mnist():
+    from mnist_kmeans_mlx.datasets import load_mnist
+
+    return load_mnist()

@@ -1,0 +1,212 @@
+"""The frame: which room may import which, what stays out of a room, what loads when."""
+
+import ast
+import inspect
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from types import FunctionType
+
+import pytest
+
+import mnist_kmeans_mlx
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "mnist_kmeans_mlx"
+
+# An import points right, or sideways where that closes no circle. A new room is placed here first.
+LAYERS = [
+    {"__main__"},
+    {"cli"},
+    {"report", "benchmark", "experiment"},
+    {
+        "datasets",
+        "estimator",
+        "minibatch",
+        "labeling",
+        "metrics",
+        "persistence",
+        "distributed",
+    },
+    {"engine"},
+    {"device"},
+]
+ENGINE_LAYERS = [
+    {"engine.lloyd"},
+    {"engine.seeding", "engine.assignment", "engine.centroids"},
+    {"engine.distances"},
+    {"engine.points"},
+]
+NOT_IN_ENGINE = {"click", "io", "logging", "os", "pathlib", "rich", "sklearn", "sys", "time"}
+# Test files about no single module.
+ABOUT_THE_WHOLE = {"layout", "packaging", "readme"}
+SLOW_TO_LOAD = {
+    "keras",
+    "matplotlib",
+    "mlx",
+    "numpy",
+    "pandas",
+    "polars",
+    "pyarrow",
+    "scipy",
+    "sklearn",
+    "tensorflow",
+}
+
+
+def module_name(path):
+    """``mnist_kmeans_mlx/engine/lloyd.py`` -> ``engine.lloyd``; ``engine`` for its init."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+ROOMS = sorted(MODULES.keys() - {""})
+
+
+@cache
+def tree(module):
+    return ast.parse(MODULES[module].read_text())
+
+
+@cache
+def imports(module):
+    """Absolute dotted names of what a module imports anywhere in its body, with names it takes."""
+    package = ["mnist_kmeans_mlx", *module.split(".")]
+    if MODULES[module].name != "__init__.py":
+        package.pop()
+    found = set()
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else []
+            source = ".".join([*base, *filter(None, [node.module])])
+            found.update(f"{source}.{alias.name}" for alias in node.names)
+    return found
+
+
+@cache
+def targets(module):
+    """The package's own modules among a module's imports."""
+    found = set()
+    for name in imports(module):
+        top, _, rest = name.partition(".")
+        if top != "mnist_kmeans_mlx":
+            continue
+        while rest and rest not in MODULES:  # mostly `module.name`: drop the name
+            rest = rest.rpartition(".")[0]
+        found.add(rest)
+    return found - {module}
+
+
+def rank(layers, name):
+    for number, layer in enumerate(layers):
+        if name in layer:
+            return number
+    pytest.fail(f"place {name} in the layers of {__file__}")
+
+
+def room(module):
+    return module.partition(".")[0]
+
+
+@pytest.mark.parametrize("module", ROOMS)
+def test_imports_point_one_way(module):
+    for target in targets(module) - {""}:
+        assert rank(LAYERS, room(module)) <= rank(LAYERS, room(target)), f"{module} -> {target}"
+        if room(module) == room(target) == "engine" != target and module != "engine":
+            ranks = rank(ENGINE_LAYERS, module), rank(ENGINE_LAYERS, target)
+            assert ranks[0] <= ranks[1], f"{module} -> {target}"
+
+
+def test_imports_close_no_circle():
+    done = set()
+
+    def visit(module, trail):
+        assert module not in trail, " -> ".join([*trail[trail.index(module) :], module])
+        if module not in done:
+            for target in sorted(targets(module) - {""}):
+                visit(target, [*trail, module])
+            done.add(module)
+
+    for module in ROOMS:
+        visit(module, [])
+
+
+@pytest.mark.parametrize("module", ROOMS)
+def test_the_front_door_is_for_guests(module):
+    taken = {name for name in imports(module) if name.startswith("mnist_kmeans_mlx.")}
+    taken = {name.partition(".")[2] for name in taken}
+    assert not taken & set(mnist_kmeans_mlx.__all__)
+
+
+@pytest.mark.parametrize("module", [name for name in ROOMS if room(name) == "engine"])
+def test_the_engine_knows_only_arrays(module):
+    assert not {name.partition(".")[0] for name in imports(module)} & NOT_IN_ENGINE
+    names = {node.id for node in ast.walk(tree(module)) if isinstance(node, ast.Name)}
+    assert not names & {"input", "open", "print"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("tests/**/test_*.py")), ids=lambda path: path.name
+)
+def test_a_test_file_is_named_for_its_module(path):
+    known = {script.stem.strip("_") for script in ROOT.glob("scripts/*")} | ABOUT_THE_WHOLE
+    for module in ROOMS:
+        # engine.lloyd: test_lloyd or test_engine_lloyd
+        known |= {part.strip("_") for part in (module.replace(".", "_"), module.split(".")[-1])}
+    assert path.stem.removeprefix("test_") in known
+
+
+def test_front_door_opens_the_right_rooms():
+    offered = {}
+    for node in ast.walk(tree("")):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("mnist_kmeans_mlx."):
+            for alias in node.names:
+                offered[alias.name] = node.module.partition(".")[2]
+    assert offered == mnist_kmeans_mlx._ROOMS
+    assert sorted(offered) == sorted(mnist_kmeans_mlx.__all__)
+    assert set(mnist_kmeans_mlx.__all__) <= set(dir(mnist_kmeans_mlx))
+    with pytest.raises(AttributeError, match="no attribute 'KMedians'"):
+        _ = mnist_kmeans_mlx.KMedians
+
+
+@pytest.mark.parametrize("name", mnist_kmeans_mlx.__all__)
+def test_what_leaves_by_the_front_door_is_documented(name):
+    thing = getattr(mnist_kmeans_mlx, name)
+    assert thing.__module__.startswith("mnist_kmeans_mlx.")
+    assert thing.__doc__
+    for attribute, value in vars(thing).items() if isinstance(thing, type) else ():
+        if not attribute.startswith("_") and isinstance(value, FunctionType | property):
+            assert inspect.getdoc(getattr(thing, attribute)), attribute
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        pytest.param(None, id="import"),
+        pytest.param(["--help"], id="help"),
+        pytest.param(["--version"], id="version"),
+        pytest.param(["fit", "--help"], id="fit-help"),
+    ],
+)
+def test_loads_fast(argv):
+    code = f"""
+import json, runpy, sys
+argv = {argv!r}
+if argv is None:
+    import mnist_kmeans_mlx
+else:
+    sys.argv[1:] = argv
+    try:
+        runpy.run_module("mnist_kmeans_mlx", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        assert not end.code, end.code
+print(json.dumps(sorted(sys.modules)), file=sys.stderr)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0, run.stderr
+    assert not SLOW_TO_LOAD & set(json.loads(run.stderr))
