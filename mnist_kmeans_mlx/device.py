@@ -1,0 +1,194 @@
+"""Devices: which one computes, and how exactly it multiplies."""
+
+from __future__ import annotations
+
+import os
+
+# MLX reads this once, at import: without it CUDA and M5 GPUs round the inputs of float32
+# products to TF32. Where MLX came first, `Device.input_roundoff` measures what that costs.
+os.environ.setdefault("MLX_ENABLE_TF32", "0")
+
+import platform
+import sys
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from importlib.metadata import version
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+FLOAT32_ROUNDOFF = 2.0**-24
+
+
+class DeviceError(RuntimeError):
+    """The requested device does not exist here."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where arrays live and are multiplied.
+
+    Attributes
+    ----------
+    kind : {"metal", "cuda", "cpu"}
+        The backend behind the device.
+    mlx : mlx.core.Device
+        The device itself.
+    host_matmul : bool
+        Multiply through NumPy, on the same memory: MLX's CPU wheels for Linux link netlib's
+        reference BLAS, some fifty times slower than NumPy's OpenBLAS.
+    chunk_bytes : int
+        Size in bytes that temporaries of one step should stay below.
+    """
+
+    kind: str
+    mlx: mx.Device
+    host_matmul: bool = False
+    chunk_bytes: int = field(default=256 << 20, repr=False)
+
+    @property
+    def name(self) -> str:
+        """``"gpu"`` or ``"cpu"``."""
+        return "cpu" if self.kind == "cpu" else "gpu"
+
+    def matmul(self, a: mx.array, b: mx.array) -> mx.array:
+        """Matrix product of two float32 arrays, ``(m, d) @ (d, k)``."""
+        if self.host_matmul:
+            return mx.array(host_view(a) @ host_view(b))
+        return a @ b
+
+    @cached_property
+    def input_roundoff(self) -> float:
+        """Relative error that a product of two float32 numbers suffers before it is summed.
+
+        Zero where the device multiplies float32 as float32; about 1e-3 for TF32 and 1e-2 for
+        bfloat16. Measured on a product in which every sum has a single term.
+        """
+        rng = np.random.default_rng(0)
+        diagonal = rng.uniform(1, 2, 256).astype(np.float32)
+        dense = rng.uniform(1, 2, (256, 256)).astype(np.float32)
+        with mx.stream(self.mlx):
+            product = np.array(self.matmul(mx.array(np.diag(diagonal)), mx.array(dense)))
+        exact = diagonal[:, None].astype(np.float64) * dense
+        error = float(np.max(np.abs(product / exact - 1)))
+        # The sample may miss the worst case, which lies at most a factor of two above.
+        return 0.0 if error <= 2 * FLOAT32_ROUNDOFF else 2 * error
+
+    @property
+    def sum_roundoff(self) -> float:
+        """Relative error of one float32 addition; tensor units may truncate, not round."""
+        return FLOAT32_ROUNDOFF if self.kind == "cpu" else 2 * FLOAT32_ROUNDOFF
+
+
+def host_view(a: mx.array) -> np.ndarray[Any, Any]:
+    """NumPy view of an evaluated array, without a copy where memory is shared."""
+    mx.eval(a)
+    return np.array(a, copy=False)
+
+
+@lru_cache
+def resolve(name: str = "auto") -> Device:
+    """Find the device behind a name.
+
+    Parameters
+    ----------
+    name : {"auto", "gpu", "cpu"}
+        ``"auto"`` takes Metal, then CUDA, then the CPU.
+
+    Returns
+    -------
+    Device
+
+    Raises
+    ------
+    DeviceError
+        If a GPU is asked for and MLX finds none.
+    ValueError
+        If the name is none of the three.
+
+    Examples
+    --------
+    >>> resolve("cpu").kind
+    'cpu'
+    """
+    if name not in ("auto", "gpu", "cpu"):
+        raise ValueError(f"device must be 'auto', 'gpu' or 'cpu', not {name!r}.")
+    if name != "cpu":
+        if mx.metal.is_available():
+            return Device("metal", mx.Device(mx.gpu))
+        if mx.cuda.is_available():
+            return Device("cuda", mx.Device(mx.gpu))
+        if name == "gpu":
+            raise DeviceError(
+                "device='gpu' was asked for, but MLX finds no GPU here: use device='cpu' or "
+                "'auto', or install the backend for your GPU (Linux with NVIDIA: "
+                "pip install 'mnist-kmeans-mlx[cuda13]')."
+            )
+    # Blocks of a few megabytes stay in the CPU's cache and spare the kernel's page faults.
+    return Device(
+        "cpu", mx.Device(mx.cpu), host_matmul=sys.platform == "linux", chunk_bytes=8 << 20
+    )
+
+
+def describe(name: str = "auto") -> dict[str, Any]:
+    """Hardware, device, precision and versions: what a bug report needs.
+
+    Examples
+    --------
+    >>> describe("cpu")["device"]
+    'cpu'
+    """
+    import sklearn
+
+    device = resolve(name)
+    info: dict[str, Any] = {
+        "machine": machine_name(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cpu_count": os.cpu_count(),
+        "memory_bytes": _memory_bytes(),
+        "device": device.name,
+        "backend": device.kind,
+        "device_name": _device_name(device),
+        "matmul": "numpy" if device.host_matmul else "mlx",
+        "matmul_input_roundoff": device.input_roundoff,
+        "tf32_disabled": os.environ.get("MLX_ENABLE_TF32") == "0",
+        "python": platform.python_version(),
+        "mlx": version("mlx"),
+        "numpy": np.__version__,
+        "scikit-learn": sklearn.__version__,
+    }
+    return info
+
+
+def machine_name() -> str:
+    """Model of the machine's processor, as its system names it."""
+    if sys.platform == "darwin":
+        import subprocess
+
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+        if answer.returncode == 0 and answer.stdout.strip():
+            return answer.stdout.strip()
+    elif sys.platform == "linux":
+        try:
+            with open("/proc/cpuinfo", encoding="utf-8") as lines:
+                for line in lines:
+                    if line.startswith("model name"):
+                        return line.split(":", 1)[1].strip()
+        except OSError:
+            pass
+    return platform.processor() or platform.machine()
+
+
+def _device_name(device: Device) -> str:
+    if device.kind == "cpu":
+        return machine_name()
+    return str(mx.device_info(device.mlx).get("device_name", device.kind))
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return None

@@ -1,0 +1,1 @@
+"""The mathematics of K-means: arrays in, arrays out."""

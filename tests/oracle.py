@@ -1,0 +1,67 @@
+"""K-means in plain float64 NumPy, written to be read: what the engine is compared with."""
+
+import numpy as np
+
+KINDS = ("normal", "duplicates", "constant", "offset", "tiny", "huge", "pixels", "grid")
+
+
+def distances_sq(X, centers):
+    X, centers = np.asarray(X, dtype=np.float64), np.asarray(centers, dtype=np.float64)
+    return np.stack([np.square(X - c).sum(axis=1) for c in centers], axis=1)
+
+
+def kmeans(X, centers, *, weights=None, max_iter=300, tol=1e-4):
+    """Lloyd's algorithm with scikit-learn's stopping rule and relocation of empty clusters."""
+    X = np.asarray(X, dtype=np.float64)
+    centers = np.array(centers, dtype=np.float64)
+    weights = np.ones(len(X)) if weights is None else np.asarray(weights, dtype=np.float64)
+    threshold = tol * X.var(axis=0).mean()
+    before = None
+    n_iter = 0
+    while n_iter < max_iter:
+        n_iter += 1
+        distances = distances_sq(X, centers)
+        labels = distances.argmin(axis=1)
+        sums, counts = np.zeros_like(centers), np.zeros(len(centers))
+        np.add.at(sums, labels, X * weights[:, None])
+        np.add.at(counts, labels, weights)
+        own = distances[np.arange(len(X)), labels]
+        empty = np.flatnonzero(counts == 0)
+        if len(empty) and own.max() > 0:
+            furthest = np.argpartition(own, -len(empty))[: -len(empty) - 1 : -1]
+            for cluster, row in zip(empty, furthest, strict=True):
+                sums[labels[row]] -= X[row] * weights[row]
+                counts[labels[row]] -= weights[row]
+                sums[cluster], counts[cluster] = X[row] * weights[row], weights[row]
+        source = np.where(counts > 0, np.arange(len(centers)), np.argmax(counts))
+        new = sums[source] / counts[source, None]
+        shift, centers = np.square(new - centers).sum(), new
+        if before is not None and np.array_equal(labels, before):
+            break
+        before = labels
+        if shift <= threshold:
+            break
+    distances = distances_sq(X, centers)
+    labels = distances.argmin(axis=1)
+    return labels, float(weights @ distances[np.arange(len(X)), labels]), centers, n_iter
+
+
+def make_rows(kind, n, d, seed):
+    """Rows of one of `KINDS`, float64."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(n, d))
+    if kind == "duplicates":
+        rows = rows[rng.integers(0, max(1, n // 3), size=n)]
+    elif kind == "constant":
+        rows[:, rng.random(d) < 0.5] = 3.25
+    elif kind == "offset":
+        rows += 1000
+    elif kind == "tiny":
+        rows *= 1e-6
+    elif kind == "huge":
+        rows *= 1e6
+    elif kind == "pixels":
+        rows = rng.integers(0, 256, size=(n, d)).astype(np.float64)
+    elif kind == "grid":
+        rows = rng.integers(0, 3, size=(n, d)).astype(np.float64)
+    return rows

@@ -1,0 +1,98 @@
+"""Labels are those of float64, however poorly the device multiplies."""
+
+import mlx.core as mx
+import numpy as np
+import oracle
+import pytest
+
+from mnist_kmeans_mlx.device import Device, resolve
+from mnist_kmeans_mlx.engine.assignment import (
+    BoundedAssignment,
+    FullAssignment,
+    make_assignment,
+)
+from mnist_kmeans_mlx.engine.distances import Codebook
+from mnist_kmeans_mlx.engine.points import Points
+
+
+class Narrow(Device):
+    """A device that keeps `bits` significant bits of what it multiplies."""
+
+    def matmul(self, a, b):
+        return super().matmul(self.narrow(a), self.narrow(b))
+
+    def narrow(self, x):
+        drop = 24 - self.bits
+        raw = x.view(mx.uint32)
+        half = mx.array(1 << (drop - 1), dtype=mx.uint32)
+        return (((raw + half) >> drop) << drop).view(mx.float32)
+
+
+class Tf32(Narrow):
+    bits = 11
+
+
+class Bf16(Narrow):
+    bits = 8
+
+
+MULTIPLIERS = {"float32": Device, "tf32": Tf32, "bf16": Bf16}
+
+
+def make_device(name, multiplier="float32", **changes):
+    found = resolve(name)
+    return MULTIPLIERS[multiplier](
+        found.kind, found.mlx, found.host_matmul, **{"chunk_bytes": found.chunk_bytes, **changes}
+    )
+
+
+@pytest.mark.parametrize("multiplier", MULTIPLIERS)
+@pytest.mark.parametrize("kind", oracle.KINDS)
+def test_labels_are_those_of_float64(kind, multiplier, device):
+    rows = oracle.make_rows(kind, 2000, 50, seed=0)
+    rng = np.random.default_rng(1)
+    centers = rows[rng.choice(2000, 40, replace=False)]
+    centers[1] = centers[0]
+    # Midpoints lie as near to one centre as to another, up to the last bit.
+    rows = np.concatenate([rows, (centers[2:] + centers[:-2]) / 2])
+    points = Points(rows, make_device(device, multiplier))
+    expected = oracle.distances_sq(rows, centers).argmin(axis=1)
+    for assign in (FullAssignment(points), BoundedAssignment(points, 40)):
+        np.testing.assert_array_equal(assign(Codebook(points, centers)), expected)
+        assert assign.rechecked >= 38
+
+
+@pytest.mark.parametrize("multiplier", MULTIPLIERS)
+def test_bounds_stay_bounds_while_centres_move(multiplier, device):
+    rng = np.random.default_rng(0)
+    rows = oracle.make_rows("normal", 1500, 8, seed=0)
+    points = Points(rows, make_device(device, multiplier))
+    centers = rows[:30].copy()
+    bounded = BoundedAssignment(points, 30)
+    for step in range(60):
+        expected = oracle.distances_sq(rows, centers).argmin(axis=1)
+        np.testing.assert_array_equal(bounded(Codebook(points, centers)), expected)
+        step_size = 10.0 ** -rng.integers(0, 7) * (rng.random((30, 1)) < 0.4)
+        centers = centers + step_size * rng.normal(size=centers.shape)
+        if step == 20:
+            centers[3] = centers[4]
+    assert bounded.compared < 60 * 1500
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 10_000, 1 << 28])
+@pytest.mark.parametrize("algorithm", ["lloyd", "elkan"])
+def test_chunks_do_not_show(chunk_bytes, algorithm, device):
+    rows = oracle.make_rows("pixels", 150, 20, seed=0).astype(np.uint8)
+    centers = rows[:9].astype(np.float64)
+    points = Points(rows, make_device(device, chunk_bytes=chunk_bytes))
+    expected = oracle.distances_sq(rows, centers).argmin(axis=1)
+    assign = make_assignment(points, 9, algorithm)
+    np.testing.assert_array_equal(assign(Codebook(points, centers)), expected)
+
+
+def test_most_rows_are_left_to_float32(mnist, device):
+    rows = mnist.x_train[:5000].reshape(5000, -1)
+    points = Points(rows, resolve(device))
+    assign = FullAssignment(points)
+    assign(Codebook(points, rows[:20].astype(np.float64)))
+    assert assign.rechecked < 50

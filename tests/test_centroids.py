@@ -1,0 +1,51 @@
+import numpy as np
+import oracle
+import pytest
+
+from mnist_kmeans_mlx.device import resolve
+from mnist_kmeans_mlx.engine.centroids import Centroids
+from mnist_kmeans_mlx.engine.points import Points
+
+
+def means(rows, labels, k, weights=None):
+    return np.stack([np.average(rows[labels == c], axis=0, weights=None if weights is None else
+                                weights[labels == c]) for c in range(k)])  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", oracle.KINDS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_means_follow_moving_labels(kind, weighted, device):
+    rng = np.random.default_rng(0)
+    rows = oracle.make_rows(kind, 700, 9, seed=0)
+    weights = rng.uniform(0.1, 3, 700) if weighted else None
+    average = Centroids(Points(rows, resolve(device), weights), 11)
+    labels = np.arange(700) % 11
+    for moved in (0, 700, 5, 60, 1, 300, 0):
+        labels = labels.copy()
+        labels[11:][rng.integers(0, 689, moved)] = rng.integers(0, 11, moved)
+        found = average(labels, rows[:11])
+        atol = 1e-13 * np.abs(rows).max()
+        np.testing.assert_allclose(found, means(rows, labels, 11, weights), rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64])
+def test_means_of_whole_numbers_are_exact(dtype, mnist, device):
+    rows = mnist.x_train[:8000].reshape(8000, -1)
+    labels = mnist.y_train[:8000].astype(np.intp)
+    found = Centroids(Points(rows.astype(dtype), resolve(device)), 10)(labels, np.zeros((10, 784)))
+    expected = [rows[labels == c].sum(axis=0, dtype=np.int64) / np.sum(labels == c)
+                for c in range(10)]  # fmt: skip
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_an_empty_cluster_takes_the_furthest_row(device):
+    rows = np.array([[0.0], [1.0], [2.0], [50.0]])
+    average = Centroids(Points(rows, resolve(device)), 2)
+    found = average(np.zeros(4, dtype=np.intp), np.array([[1.0], [999.0]]))
+    np.testing.assert_allclose(found, [[1.0], [50.0]])
+
+
+def test_an_empty_cluster_among_equal_rows_sits_on_the_largest(device):
+    average = Centroids(Points(np.full((6, 2), 4.0), resolve(device)), 3)
+    found = average(np.array([0, 0, 0, 0, 2, 2]), np.full((3, 2), 4.0))
+    np.testing.assert_array_equal(found, np.full((3, 2), 4.0))

@@ -1,0 +1,74 @@
+import numpy as np
+import oracle
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.cluster import kmeans_plusplus
+from sklearn.utils.extmath import row_norms
+
+from mnist_kmeans_mlx.device import resolve
+from mnist_kmeans_mlx.engine.points import Points
+from mnist_kmeans_mlx.engine.seeding import plus_plus, random_rows
+
+
+def sklearn_seeds(rows, k, seed, weights=None):
+    centered = rows - rows.mean(axis=0)
+    _, chosen = kmeans_plusplus(
+        centered,
+        k,
+        sample_weight=weights,
+        x_squared_norms=row_norms(centered, squared=True),
+        random_state=seed,
+    )
+    return chosen
+
+
+@given(
+    kind=st.sampled_from([k for k in oracle.KINDS if k not in ("duplicates", "grid")]),
+    n=st.integers(2, 300),
+    d=st.integers(2, 40),
+    seed=st.integers(0, 10_000),
+    share=st.floats(0, 1),
+    weighted=st.booleans(),
+)
+def test_draws_what_sklearn_draws(kind, n, d, seed, share, weighted, device):
+    rows = oracle.make_rows(kind, n, d, seed)
+    k = max(1, int(share * n * 0.5))
+    weights = np.random.default_rng(seed).uniform(0.5, 2, n) if weighted else None
+    points = Points(rows, resolve(device), weights)
+    chosen = plus_plus(points, k, np.random.RandomState(seed))
+    if len(np.unique(rows, axis=0)) == n:
+        np.testing.assert_array_equal(chosen, sklearn_seeds(rows, k, seed, weights))
+
+
+@pytest.mark.parametrize("k", [20, 100])
+@pytest.mark.parametrize("scale", [1, 255])
+def test_draws_what_sklearn_draws_on_mnist(k, scale, mnist, device):
+    rows = mnist.x_train[::6].reshape(10000, -1)
+    rows = rows if scale == 1 else rows / scale
+    chosen = plus_plus(Points(rows, resolve(device)), k, np.random.RandomState(0))
+    np.testing.assert_array_equal(chosen, sklearn_seeds(rows.astype(np.float64), k, 0))
+
+
+def test_zero_weights_never_seed(device):
+    rows = oracle.make_rows("normal", 200, 4, 0)
+    weights = np.zeros(200)
+    weights[::9] = 1
+    for seed in range(20):
+        points = Points(rows, resolve(device), weights)
+        for draw in (plus_plus, random_rows):
+            assert (draw(points, 12, np.random.RandomState(seed)) % 9 == 0).all()
+
+
+def test_random_rows_are_different_and_sklearns(device):
+    points = Points(oracle.make_rows("normal", 50, 3, 0), resolve(device))
+    chosen = random_rows(points, 50, np.random.RandomState(5))
+    assert len(set(chosen)) == 50
+    expected = np.random.RandomState(5).choice(50, 50, replace=False, p=np.full(50, 1 / 50))
+    np.testing.assert_array_equal(chosen, expected)
+
+
+def test_more_seeds_than_different_rows(device):
+    rows = np.repeat(np.arange(3.0), 4)[:, None]
+    chosen = plus_plus(Points(rows, resolve(device)), 8, np.random.RandomState(0))
+    assert set(rows[chosen, 0]) == {0, 1, 2}
