@@ -1,0 +1,123 @@
+"""Any file of numbers -> the matrix that K-means clusters."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnist_kmeans_mlx.datasets.binary import read_idx, read_npy, read_npz, read_safetensors
+from mnist_kmeans_mlx.datasets.faults import Fault, PathLike, blaming, opened
+from mnist_kmeans_mlx.datasets.tables import read_parquet, read_text
+
+__all__ = ["load_matrix"]
+
+_WITH_KEYS = {".npz": read_npz, ".safetensors": read_safetensors}
+_WITHOUT_KEYS = {
+    ".npy": read_npy,
+    ".csv": lambda path: read_text(path, ","),
+    ".tsv": lambda path: read_text(path, "\t"),
+    ".parquet": read_parquet,
+}
+_CHUNK = 2**24
+
+
+def load_matrix(path: PathLike, *, key: str | None = None) -> NDArray[Any]:
+    r"""Read a matrix of real, finite numbers from a file.
+
+    Parameters
+    ----------
+    path : path-like
+        Its suffix names the format: ``.npy`` (mapped, not copied), ``.npz``, ``.safetensors``
+        (mapped), ``.csv`` and ``.tsv`` (UTF-8; a first line without any number is a header),
+        ``.parquet`` (needs pyarrow), or an IDX file such as ``train-images-idx3-ubyte.gz``.
+    key : str, optional
+        The name of the array in an ``.npz`` or ``.safetensors`` file that holds several.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_features)
+        Read-only, at least two rows, of the file's own bool, integer or float dtype in native
+        byte order; float64 from text, float32 from bfloat16. An array of more dimensions, such
+        as images of shape (n, 28, 28), is flattened to (n, 784).
+
+    Raises
+    ------
+    DatasetError
+        In one sentence that names the file: it is missing, unreadable, empty, damaged or of an
+        unknown kind; it has fewer than two dimensions or rows; it holds text, objects, complex
+        numbers, dates, NaN or infinity. Objects are refused unopened, and what a header claims
+        is compared with the size of the file before memory is taken.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from mnist_kmeans_mlx import load_matrix
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "points.csv")
+    ...     _ = path.write_text("x,y\n0,1.5\n2,3\n")
+    ...     load_matrix(path)
+    array([[0. , 1.5],
+           [2. , 3. ]])
+    """
+    array = _native(_read(path, key))
+    with blaming(path):
+        if array.ndim < 2:
+            raise Fault(
+                f"holds an array of shape {array.shape}, not a matrix of (n_samples, n_features): "
+                "save array.reshape(-1, 1) if each number is a sample"
+            )
+        if len(array) < 2:
+            raise Fault("has one row only, and K-means needs at least 2")
+        matrix = array.reshape(len(array), -1)
+        _check_finite(matrix)
+    matrix.flags.writeable = False
+    return matrix
+
+
+def _read(path: PathLike, key: str | None) -> NDArray[Any]:
+    with opened(path):  # a missing file before an unknown suffix
+        suffix = Path(path).suffix.lower()
+        if suffix in _WITH_KEYS:
+            return _WITH_KEYS[suffix](path, key)
+        is_idx = re.search(r"ubyte(\.gz)?$", Path(path).name)
+        read = read_idx if is_idx else _WITHOUT_KEYS.get(suffix)
+        if read is None:
+            known = ", ".join([*_WITHOUT_KEYS, *_WITH_KEYS])
+            raise Fault(f"is of an unknown kind: the suffixes read are {known}, and IDX files")
+        if key is not None:
+            raise Fault(f"holds a single array, so that key={key!r} has no meaning")
+        return read(path)
+
+
+def _native(array: NDArray[Any]) -> NDArray[Any]:
+    """Return what every library can compute with: aligned, native, booleans 0 or 1."""
+    if array.dtype.kind == "b":
+        return np.not_equal(array.view(np.uint8), 0)
+    if not array.dtype.isnative or not array.flags.aligned:
+        return np.array(array, array.dtype.newbyteorder("="))
+    return array
+
+
+def _check_finite(matrix: NDArray[Any]) -> None:
+    if matrix.dtype.kind != "f":
+        return
+    # By chunks: a file larger than memory is read, but never all of it held.
+    step = max(1, _CHUNK // (matrix.shape[1] * matrix.itemsize))
+    count, first = 0, None
+    for start in range(0, len(matrix), step):
+        bad = ~np.isfinite(matrix[start : start + step])
+        found = int(np.count_nonzero(bad))
+        if found and first is None:
+            first = start + int(np.argmax(bad.any(axis=1)))
+        count += found
+    if count:
+        raise Fault(
+            f"holds NaN or infinity ({count} of its {matrix.size} values, the first in row "
+            f"{first} counted from 0)"
+        )

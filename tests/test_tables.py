@@ -1,0 +1,169 @@
+import sys
+
+import numpy as np
+import pytest
+from damage import refusal
+
+from mnist_kmeans_mlx.datasets import load_matrix
+from mnist_kmeans_mlx.datasets.tables import read_parquet
+
+MATRIX = np.random.default_rng(0).normal(size=(6, 4))
+
+
+@pytest.fixture
+def csv(tmp_path):
+    def write(text, name="a.csv"):
+        (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+        return tmp_path / name
+
+    return write
+
+
+@pytest.mark.parametrize("header", ["", "a,b,c,d\n", '"a, b","c ""d""",é,\n'])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(("name", "delimiter"), [("a.csv", ","), ("a.tsv", "\t")])
+def test_round_trip(name, delimiter, end, header, csv):
+    rows = [",".join(map(repr, row)) for row in MATRIX.tolist()]
+    text = header.replace("\n", end) + end.join(rows)
+    if delimiter == "\t":
+        text = text.replace(", ", "; ").replace(",", "\t")
+    loaded = load_matrix(csv(text, name))
+    assert np.array_equal(loaded, MATRIX)
+    assert loaded.dtype == np.float64
+    assert not loaded.flags.writeable
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1,2\n3,4",
+        "\ufeff1,2\n3,4\n",
+        "\ufeffa,b\n1,2\n3,4\n",
+        "\n\n1,2\n\n3,4\n\n",
+        "\n\na,b\n\n1,2\n3,4\n",
+        ' 1 ,"2"\n"3",4.0\n',
+        '"a\nb",c\n1,2\n3,4\n',
+        "+1,2.\n.3e1,0.4E+1\n",
+    ],
+)
+def test_ways_to_write_the_same(text, csv):
+    assert load_matrix(csv(text)).tolist() == [[1, 2], [3, 4]]
+
+
+def test_one_column(csv):
+    assert load_matrix(csv("x\n1\n2\n3\n")).tolist() == [[1], [2], [3]]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("1,2\n3,x\n", "has 'x' in line 2, column 2, where a number is expected"),
+        ("a,b\n1,2\n\n3,x\n", "has 'x' in line 4, column 2, where a number is expected"),
+        ("label,2\n1,2\n", "has 'label' in line 1, column 1, where a number is expected"),
+        ("a,b\n1,2\n,4\n", "has an empty cell in line 3, column 1, where a number is expected"),
+        (" , \n1,2\n", "has an empty cell in line 1, column 1, where a number is expected"),
+        ("a,b\nc,d\n", "has 'c' in line 2, column 1, where a number is expected"),
+        ("1;2\n3;4\n", "has '3;4' in line 2, column 1, where a number is expected"),
+        ("1,2\n1_0,4\n", "has '1_0' in line 2, column 1, where a number is expected"),
+        ("1,2\n# 3,4\n", "has '# 3' in line 2, column 1, where a number is expected"),
+        ("1,2\n3," + "y" * 99, f"has '{'y' * 40}' in line 2, column 2, where a number is expected"),
+        ("1,2\n3\n", "has 1 cell in line 2, but 2 in line 1"),
+        ("a,b\n1,2\n3,4,5\n", "has 3 cells in line 3, but 2 in line 1"),
+        ("a,b,c\n1,2\n3,4\n", "has 3 cells in its header, but 2 in each row"),
+        ("a\n1,2\n3,4\n", "has 1 cell in its header, but 2 in each row"),
+        ("a,b\n", "has no row of numbers"),
+        ("\n\n\n", "has no row of numbers"),
+        ("a,b\n1,2\n", "has one row only, and K-means needs at least 2"),
+        ("1,2\nnan,4\n1e999,5\n",
+         "holds NaN or infinity (2 of its 6 values, the first in row 1 counted from 0)"),
+        (b"1,2\n3,\xff\n", "is not text in UTF-8"),
+        ("1,2\n3,4\n".encode("utf-16"), "is not text in UTF-8"),
+        ("x" * 200_000,
+         "cannot be split into cells at line 1 (field larger than field limit (131072))"),
+    ],
+)  # fmt: skip
+def test_refused(text, sentence, csv):
+    assert refusal(load_matrix, csv(text)) == sentence
+
+
+def test_a_fault_far_below(csv):
+    text = "a,b\n" + "1,2\n" * 20_000 + "3,oops\n"
+    assert "'oops' in line 20002, column 2" in refusal(load_matrix, csv(text))
+
+
+@pytest.fixture
+def parquet(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+
+    def write(columns, **kwargs):
+        arrays = [pa.array(values, kind) for values, kind in columns.values()]
+        pq.write_table(pa.table(arrays, list(columns)), tmp_path / "a.parquet", **kwargs)
+        return tmp_path / "a.parquet"
+
+    return write
+
+
+@pytest.mark.parametrize("compression", ["none", "snappy", "zstd"])
+def test_parquet(compression, parquet):
+    columns = {name: (MATRIX[:, i], "float64") for i, name in enumerate("abcd")}
+    loaded = load_matrix(parquet(columns, compression=compression, row_group_size=2))
+    assert np.array_equal(loaded, MATRIX)
+    assert not loaded.flags.writeable
+
+
+def test_parquet_dtypes(parquet):
+    assert load_matrix(parquet({"a": ([1, 2], "uint8"), "b": ([3, 4], "uint8")})).dtype == np.uint8
+    assert load_matrix(parquet({"a": ([True, False], "bool")})).dtype == bool
+    mixed = {"a": ([1, 2], "int16"), "b": ([0.5, 1], "float32"), "c": ([True, False], "bool")}
+    loaded = load_matrix(parquet(mixed))
+    assert loaded.dtype == np.float32
+    assert loaded.tolist() == [[1, 0.5, 1], [2, 1, 0]]
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_parquet_from_data_frames(library, tmp_path):
+    pytest.importorskip("pyarrow")
+    frames = pytest.importorskip(library)
+    frame = frames.DataFrame({"a": [1, 2, 3], "b": [4.0, 5.0, 6.0]})
+    if library == "pandas":
+        frame[frame.a > 1].to_parquet(tmp_path / "a.parquet")  # with an index of its own
+    else:
+        frame.filter(frames.col("a") > 1).write_parquet(tmp_path / "a.parquet")
+    assert load_matrix(tmp_path / "a.parquet").tolist() == [[2, 5], [3, 6]]
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"a": ([1, 2], "int8"), "b": (["x", "y"], "string")},
+         "holds string in column 'b', not real numbers"),
+        ({"t": ([1, 2], "timestamp[ms]")}, "holds timestamp[ms] in column 't', not real numbers"),
+        ({"n": ([None, None], "null")}, "holds null in column 'n', not real numbers"),
+        ({"a": ([1, 2, 3], "int8"), "b": ([None, 2.0, None], "float64")},
+         "has empty cells (nulls), 2 of them in column 'b'"),
+        ({"a": ([0.5, float("nan")], "float32")},
+         "holds NaN or infinity (1 of its 2 values, the first in row 1 counted from 0)"),
+        ({"a": ([], "float32")}, "is empty: its array has the shape (0, 1)"),
+        ({}, "is empty: its array has the shape (0, 0)"),
+        ({"a": ([1], "float32")}, "has one row only, and K-means needs at least 2"),
+    ],
+)  # fmt: skip
+def test_parquet_refused(columns, sentence, parquet):
+    assert refusal(load_matrix, parquet(columns)) == sentence
+
+
+def test_parquet_cut_short(parquet):
+    path = parquet({"a": ([1, 2], "int8")})
+    path.write_bytes(path.read_bytes()[:-1])
+    assert "is damaged (Parquet magic bytes not found" in refusal(load_matrix, path)
+
+
+def test_parquet_without_pyarrow(tmp_path, monkeypatch):
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pyarrow"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert refusal(read_parquet, tmp_path / "a.parquet") == (
+        "is a Parquet file, which needs pyarrow: pip install 'mnist-kmeans-mlx[parquet]'"
+    )
