@@ -10,15 +10,22 @@ os.environ.setdefault("MLX_ENABLE_TF32", "0")
 
 import platform
 import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
+import joblib
 import mlx.core as mx
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 FLOAT32_ROUNDOFF = 2.0**-24
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class DeviceError(RuntimeError):
@@ -40,12 +47,15 @@ class Device:
         reference BLAS, some fifty times slower than NumPy's OpenBLAS.
     chunk_bytes : int
         Size in bytes that temporaries of one step should stay below.
+    workers : int
+        How many threads share the steps of a pass over the rows.
     """
 
     kind: str
     mlx: mx.Device
     host_matmul: bool = False
     chunk_bytes: int = field(default=256 << 20, repr=False)
+    workers: int = 1
 
     @property
     def name(self) -> str:
@@ -57,6 +67,28 @@ class Device:
         if self.host_matmul:
             return mx.array(host_view(a) @ host_view(b))
         return a @ b
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of the machine, or of an 8 GB one where the system does not tell."""
+        return _memory_bytes() or 8 << 30
+
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+        """Results of `function`, in order, computed on this device.
+
+        A GPU is kept busy by one thread. On the CPU, where most of MLX's operations use a single
+        core, threads share the items and each multiplies on one core.
+        """
+
+        def call(item: Item) -> Result:
+            with mx.stream(self.mlx):
+                return function(item)
+
+        items = list(items)
+        if self.workers == 1 or len(items) < 2:
+            return [call(item) for item in items]
+        with _blas().limit(limits=1, user_api="blas"):
+            return list(_pool(self.workers, os.getpid()).map(call, items))
 
     @cached_property
     def input_roundoff(self) -> float:
@@ -79,6 +111,24 @@ class Device:
     def sum_roundoff(self) -> float:
         """Relative error of one float32 addition; tensor units may truncate, not round."""
         return FLOAT32_ROUNDOFF if self.kind == "cpu" else 2 * FLOAT32_ROUNDOFF
+
+
+@lru_cache
+def _pool(workers: int, process: int) -> ThreadPoolExecutor:
+    """Threads that serve one process: a forked child must not wait for its parent's."""
+    return ThreadPoolExecutor(workers, thread_name_prefix="kmeans")
+
+
+@lru_cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def _cores() -> int:
+    """Cores that this process may use, as joblib and OpenMP count them."""
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    cores: int = joblib.cpu_count()
+    return min(cores, int(limit)) if limit.isdecimal() and int(limit) > 0 else cores
 
 
 def host_view(a: mx.array) -> np.ndarray[Any, Any]:
@@ -127,7 +177,11 @@ def resolve(name: str = "auto") -> Device:
             )
     # Blocks of a few megabytes stay in the CPU's cache and spare the kernel's page faults.
     return Device(
-        "cpu", mx.Device(mx.cpu), host_matmul=sys.platform == "linux", chunk_bytes=8 << 20
+        "cpu",
+        mx.Device(mx.cpu),
+        host_matmul=sys.platform == "linux",
+        chunk_bytes=8 << 20,
+        workers=_cores(),
     )
 
 

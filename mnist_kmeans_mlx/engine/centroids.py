@@ -58,24 +58,17 @@ class Centroids:
         self.counts = np.bincount(labels, weights=self.points.weights, minlength=self.k).astype(
             np.float64
         )
-        if self.points.weights is None and self.points.exact_sum_rows >= 1024:
-            self.sums = self._sum_on_device(labels)
-        else:
-            self.sums = np.zeros((self.k, self.points.d))
-            for part in self.points.host_slices():
-                self.sums += self._one_hot(labels[part], self._weights(part)) @ self.points.moved(
-                    part
-                )
+        self.sums = self._sum(labels)
 
     def _move(self, rows: Index, before: Index, after: Index) -> None:
         """Take rows out of one cluster each and put them into another."""
-        for start in range(0, len(rows), self.points.host_step):
-            part = slice(start, start + self.points.host_step)
-            moved, weights = self.points.moved(rows[part]), self._weights(rows[part])
-            change = self._one_hot(after[part], weights) - self._one_hot(before[part], weights)
-            self.sums += change @ moved
-            self.counts += np.bincount(after[part], weights=weights, minlength=self.k)
-            self.counts -= np.bincount(before[part], weights=weights, minlength=self.k)
+        weights = self._weights(rows)
+        for part in self.points.device_parts(max(self.k, self.points.d), len(rows)):
+            change = self._one_hot(after[part], weights[part])
+            change -= self._one_hot(before[part], weights[part])
+            self.sums += change @ self.points.summable(rows[part])
+        self.counts += np.bincount(after, weights=weights, minlength=self.k)
+        self.counts -= np.bincount(before, weights=weights, minlength=self.k)
 
     def _weights(self, index: Index | slice) -> Float64:
         if self.points.weights is not None:
@@ -88,17 +81,30 @@ class Centroids:
         m = len(labels)
         return sparse.csc_matrix((weights, labels, np.arange(m + 1)), shape=(self.k, m)).tocsr()
 
-    def _sum_on_device(self, labels: Index) -> Float64:
+    def _sum(self, labels: Index) -> Float64:
+        """Sums of all rows by label."""
         points = self.points
-        step = min(points.exact_sum_rows, points.device_step(self.k))
+        on_device = points.weights is None and points.exact_sum_rows >= 1024
+        clusters = mx.arange(self.k)[:, None]
+        mx.eval(clusters)
+
+        def sum_part(part: slice) -> Float64:
+            if not on_device:
+                return self._one_hot(labels[part], self._weights(part)) @ points.summable(part)
+            own = mx.array(labels[part].astype(np.int32)) == clusters
+            product = points.device.matmul(own.astype(mx.float32), points.array[part])
+            return host_view(product).astype(np.float64)
+
         sums = np.zeros((self.k, points.d))
-        with mx.stream(points.device.mlx):
-            clusters = mx.arange(self.k)[:, None]
-            for start in range(0, points.n, step):
-                part = slice(start, min(start + step, points.n))
-                own = mx.array(labels[part].astype(np.int32)) == clusters
-                one_hot = own.astype(mx.float32)
-                sums += host_view(points.device.matmul(one_hot, points.block(part)))
+        parts = points.device_parts(
+            max(self.k, points.d), most=points.exact_sum_rows if on_device else None
+        )
+        # A few at a time: the sums of many parts would not fit into memory.
+        for start in range(0, len(parts), points.device.workers):
+            for partial in points.device.map(
+                sum_part, parts[start : start + points.device.workers]
+            ):
+                sums += partial
         return sums
 
     def _relocate(self, labels: Index, centers: Float64) -> tuple[Float64, Float64]:

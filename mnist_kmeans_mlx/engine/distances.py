@@ -13,8 +13,9 @@ from functools import cached_property
 import mlx.core as mx
 import numpy as np
 
-from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, host_view
+from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF
 from mnist_kmeans_mlx.engine.points import Float64, Index, Points
+from mnist_kmeans_mlx.engine.sketch import Sketch
 
 
 class Codebook:
@@ -26,23 +27,39 @@ class Codebook:
         The rows, whose frame the device's copy of the centres shares.
     centers : ndarray of shape (k, d), float64
         Centres in the units of the rows.
+
+    Attributes
+    ----------
+    factor : ndarray of shape (k, d), float32
+        The moved centres times -2.
+    constant : ndarray of shape (k,), float32
+        Their squared norms.
+    largest_norm : float
+        The norm of the longest.
     """
 
     def __init__(self, points: Points, centers: Float64) -> None:
         self.points = points
         self.centers = centers
         self.k = len(centers)
-        moved = points.move(centers)
-        norms_sq = np.einsum("ij,ij->i", moved, moved)
-        self.largest_norm = float(np.sqrt(norms_sq.max()))
-        with mx.stream(points.device.mlx):
-            # Times -2 is exact, and saves a pass over the products.
-            self._factor = mx.array(-2.0 * moved.T.astype(np.float32))
-            self._norms_sq = mx.array(norms_sq.astype(np.float32))
+        self._moved = points.move(centers)
+        self._norms_sq = np.square(self._moved).sum(axis=1)
+        self.largest_norm = float(np.sqrt(self._norms_sq.max()))
+        # Times -2 is exact, and saves a pass over the products.
+        self.factor = -2.0 * self._moved.astype(np.float32)
+        self.constant = self._norms_sq.astype(np.float32)
+
+    @cached_property
+    def _on_device(self) -> tuple[mx.array, mx.array]:
+        with mx.stream(self.points.device.mlx):
+            copies = mx.array(self.factor.T), mx.array(self.constant)
+            mx.eval(copies)
+        return copies
 
     def scores(self, block: mx.array) -> mx.array:
         """Scores ``(m, k)`` of a block of rows."""
-        return self.points.device.matmul(block, self._factor) + self._norms_sq
+        factor, constant = self._on_device
+        return self.points.device.matmul(block, factor) + constant
 
     @cached_property
     def tolerance(self) -> tuple[float, float]:
@@ -59,8 +76,38 @@ class Codebook:
         # One per cent covers the second-order terms and the bound's own rounding.
         return 1.01 * product * self.largest_norm, 1.01 * 2 * u * self.largest_norm**2
 
+    def sketch(self) -> SketchedCodebook | None:
+        """The centres as the rows' sketch sees them, or None if the rows have none."""
+        if self.points.sketch is None:
+            return None
+        return SketchedCodebook(self.points.sketch, self._moved, self._norms_sq)
 
-def decide(codebook: Codebook, index: Index) -> tuple[Index, Float64]:
+
+class SketchedCodebook:
+    """Centres, ready to be compared with sketched rows.
+
+    Attributes
+    ----------
+    tolerance : tuple of float
+        Slope and constant of the error of `lower_scores`, as in `Codebook.tolerance`.
+    """
+
+    def __init__(self, sketch: Sketch, moved: Float64, norms_sq: Float64) -> None:
+        self.device = sketch.device
+        with mx.stream(self.device.mlx):
+            self._factor = mx.array(sketch.centers(moved, norms_sq))
+            mx.eval(self._factor)
+        largest_sq = float(norms_sq.max())
+        # The squared norms of the centres are rounded and multiplied like all else.
+        square = 1.01 * (2 * self.device.input_roundoff + 4 * FLOAT32_ROUNDOFF)
+        self.tolerance = sketch.slope * np.sqrt(largest_sq), square * largest_sq
+
+    def lower_scores(self, block: mx.array) -> mx.array:
+        """Lower bounds ``(m, k)`` of the scores of a block of sketched rows."""
+        return self.device.matmul(block, self._factor)
+
+
+def decide(codebook: Codebook, index: Index) -> Index:
     """Nearest centres, in float64, of rows that float32 leaves in doubt.
 
     Parameters
@@ -72,27 +119,22 @@ def decide(codebook: Codebook, index: Index) -> tuple[Index, Float64]:
 
     Returns
     -------
-    labels : ndarray of int, shape (m,)
+    ndarray of int, shape (m,)
         The nearest centre of each row; of equally near ones the first.
-    distances_sq : ndarray of shape (m,), float64
-        Squared distance to it, in the moved frame.
     """
     points = codebook.points
     slope, constant = codebook.tolerance
-    labels, nearest = np.empty(len(index), dtype=np.intp), np.empty(len(index))
-    step = points.device_step(codebook.k)
-    for start in range(0, len(index), step):
-        part = slice(start, start + step)
+    labels = np.empty(len(index), dtype=np.intp)
+    for part in points.device_parts(max(codebook.k, points.d), len(index)):
         rows = index[part]
-        scores = host_view(codebook.scores(points.gather(rows)))
+        scores = points.float32(rows) @ codebook.factor.T + codebook.constant
         error = slope * np.sqrt(points.norms_sq[rows]) + constant
-        contender = scores <= scores.min(axis=1)[:, None] + 2 * error[:, None]
-        row, center = np.nonzero(contender)
+        row, center = np.nonzero(scores <= scores.min(axis=1)[:, None] + 2 * error[:, None])
         distances = points.distances_sq(rows[row], codebook.centers, center)
         # Pairs come sorted by row, then centre: a stable sort keeps the first of equals.
         order = np.lexsort((distances, row))[np.searchsorted(row, np.arange(len(rows)))]
-        labels[part], nearest[part] = center[order], distances[order]
-    return labels, nearest
+        labels[part] = center[order]
+    return labels
 
 
 def inertia(points: Points, centers: Float64, labels: Index) -> float:

@@ -53,6 +53,7 @@ def lloyd(
     tol: float,
     algorithm: str = "auto",
     dtype: Any = np.float64,
+    project: Callable[[Float64], Float64] | None = None,
     observe: Observer | None = None,
 ) -> Run:
     """One restart of K-means.
@@ -72,6 +73,9 @@ def lloyd(
         How the E-step finds the nearest centres. Does not change the result.
     dtype : numpy dtype
         Precision that centres are rounded to.
+    project : callable, optional
+        Brings the means of an M-step to where centres may be, such as the unit sphere. The
+        centres to start from are there already.
     observe : callable, optional
         Called after each iteration with its number, the labels and the centres they were found
         with.
@@ -92,7 +96,10 @@ def lloyd(
     converged, shift = "", np.inf
     for iteration in range(max_iter):
         before, labels = labels, assign(Codebook(points, centers))
-        previous, centers = centers, average(labels, centers).astype(dtype).astype(np.float64)
+        means = average(labels, centers)
+        if project is not None:
+            means = project(means)
+        previous, centers = centers, means.astype(dtype).astype(np.float64)
         if observe is not None:
             observe(iteration, labels, previous)
         if np.array_equal(labels, before):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import mlx.core as mx
@@ -10,12 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_kmeans_mlx.device import Device, host_view
+from mnist_kmeans_mlx.engine.sketch import Sketch
 
 Float64 = npt.NDArray[np.float64]
+Float32 = npt.NDArray[np.float32]
 Index = npt.NDArray[np.intp]
 
 # Every integer up to here is a float32, so sums that stay below are exact in any order.
 EXACT_FLOAT32 = 1 << 24
+# Bytes of float64 rows that a core works on at once: they stay in its cache.
+HOST_BLOCK = 1 << 20
 
 
 class Points:
@@ -37,18 +41,14 @@ class Points:
 
     Attributes
     ----------
-    array : mx.array of shape (n, d), float32
-        The moved and scaled rows on the device.
     norms_sq : ndarray of shape (n,), float64
         Squared norms of the moved and scaled rows.
-    norms : mx.array of shape (n,), float32
-        Their norms on the device, rounded up.
     mean_variance : float
         Mean over the features of their variance, in the units of the rows squared.
     limit : float
-        Upper bound of the absolute values in `array`.
+        Upper bound of the absolute values of the moved and scaled rows.
     integer : bool
-        Whether `array` holds the moved rows exactly, as whole numbers.
+        Whether float32 holds the moved rows exactly, as whole numbers.
     """
 
     def __init__(self, rows: Any, device: Device, weights: Float64 | None = None) -> None:
@@ -56,21 +56,12 @@ class Points:
         self.device = device
         self.weights = weights
         self.n, self.d = rows.shape
-        self.host_step = max(1, (4 << 20) // (8 * self.d))
         self._find_frame()
         self._convert()
 
     def _find_frame(self) -> None:
         """Choose origin and scale."""
-        low, high, whole = np.full(self.d, np.inf), np.full(self.d, -np.inf), True
-        dtype = self.rows.dtype
-        if dtype.kind in "bu" and dtype.itemsize == 1:
-            low[:], high[:] = 0, 1 if dtype.kind == "b" else 255
-        else:
-            for part in self.host_slices():
-                block = self.raw(part)
-                low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
-                whole = whole and (dtype.kind in "biu" or bool(np.all(block == np.rint(block))))
+        low, high, whole = self._range()
         sample = self.raw(np.arange(0, self.n, max(1, self.n // 4096)))
         # The mean of numbers near the largest float64 would overflow.
         with np.errstate(over="ignore"):
@@ -81,77 +72,100 @@ class Points:
         limit = float(np.max(np.maximum(high - origin, origin - low), initial=0.0))
         self.integer = whole and limit <= EXACT_FLOAT32
         self.origin: Float64 = origin
-        if self.integer or limit == 0:
-            self.scale = 1.0
-        else:
-            self.scale = 2.0 ** -np.frexp(limit)[1]
+        self.scale = 1.0 if self.integer or limit == 0 else 2.0 ** -np.frexp(limit)[1]
         self.limit = limit * self.scale
+        # How many features of two rows can be multiplied and summed exactly in float32.
+        self._exact_width = int(EXACT_FLOAT32 // max(1.0, self.limit**2)) if self.integer else 0
+        self._products_are_exact = self._exact_width >= 32
+
+    def _range(self) -> tuple[Float64, Float64, bool]:
+        """Lowest and highest value of each feature, and whether all values are whole numbers."""
+        dtype = self.rows.dtype
+        if dtype.kind in "bu" and dtype.itemsize == 1:
+            top = 1.0 if dtype.kind == "b" else 255.0
+            return np.zeros(self.d), np.full(self.d, top), True
+
+        def part_range(part: slice) -> tuple[Float64, Float64, bool]:
+            block = self.raw(part)
+            whole = dtype.kind in "biu" or bool(np.all(block == np.rint(block)))
+            return block.min(axis=0), block.max(axis=0), whole
+
+        lows, highs, whole = zip(*self.device.map(part_range, self.host_parts()), strict=True)
+        return np.min(lows, axis=0), np.max(highs, axis=0), all(whole)
 
     def _convert(self) -> None:
-        """Fill `array`, the squared norms and the mean of the moved rows."""
-        self.norms_sq: Float64 = np.empty(self.n)
-        total = np.zeros(self.d)
-        with mx.stream(self.device.mlx):
-            self.array = mx.zeros((self.n, self.d), dtype=mx.float32)
-            target = host_view(self.array)
-        # A view shares memory with the array on unified memory; elsewhere it is a copy.
-        shared = self.device.kind != "cuda"
-        if not shared:
-            target = np.empty((self.n, self.d), dtype=np.float32)
-        for part in self.host_slices():
-            if self.integer and self.product_width >= 32:
-                block = target[part] = self.whole(part)
-                self.norms_sq[part] = self._whole_products(block, block)
-                ones = np.ones(len(block), dtype=np.float32)
-                total += (
-                    ones @ block
-                    if len(block) * self.limit < EXACT_FLOAT32
-                    else block.sum(axis=0, dtype=np.float64)
-                )
-            else:
-                moved = self.moved(part)
-                target[part] = moved
-                self.norms_sq[part] = np.einsum("ij,ij->i", moved, moved)
-                total += moved.sum(axis=0)
-        if not shared:
+        """Make norms, variance and the float32 rows, unless these are as quickly made again."""
+        dtype = self.rows.dtype
+        dense = not hasattr(self.rows, "toarray")
+        self._kept = None
+        if not (dense and self.integer and dtype.kind in "biu" and dtype.itemsize <= 2):
             with mx.stream(self.device.mlx):
-                self.array = mx.array(target)
-                mx.eval(self.array)
-        with mx.stream(self.device.mlx):
-            self.norms = mx.array((np.sqrt(self.norms_sq) * (1 + 1e-6)).astype(np.float32))
-        mean = total / self.n
-        self.mean_variance = (
-            max(0.0, float((self.norms_sq.sum() / self.n - mean @ mean) / self.d)) / self.scale**2
-        )
+                self._kept = host_view(mx.zeros((self.n, self.d)))
+        self.norms_sq: Float64 = np.empty(self.n)
 
-    @property
-    def product_width(self) -> int:
-        """How many features of two rows can be multiplied and summed exactly in float32."""
-        return int(EXACT_FLOAT32 // max(1.0, self.limit**2)) if self.integer else 0
+        def convert(part: slice) -> Float64:
+            moved = self._whole(part) if self._products_are_exact else self.moved(part)
+            if self._kept is not None:
+                self._kept[part] = moved
+            if self._products_are_exact:
+                self.norms_sq[part] = self._exact_products(moved, moved)
+            else:
+                self.norms_sq[part] = np.square(moved).sum(axis=1)
+            return moved.sum(axis=0, dtype=np.float64)
+
+        mean = np.sum(self.device.map(convert, self.host_parts()), axis=0) / self.n
+        variance = float(self.norms_sq.sum() / self.n - mean @ mean) / self.d
+        self.mean_variance = max(0.0, variance) / self.scale**2
+
+    @cached_property
+    def array(self) -> mx.array:
+        """Moved and scaled rows ``(n, d)`` on the device, float32."""
+        with mx.stream(self.device.mlx):
+            array = mx.array(self.float32(slice(None)))
+            mx.eval(array)
+        return array
+
+    @cached_property
+    def norms(self) -> mx.array:
+        """Norms ``(n,)`` of the moved and scaled rows on the device, float32, rounded up."""
+        with mx.stream(self.device.mlx):
+            norms = mx.array((np.sqrt(self.norms_sq) * (1 + 1e-6)).astype(np.float32))
+            mx.eval(norms)
+        return norms
+
+    @cached_property
+    def sketch(self) -> Sketch | None:
+        """Narrow copy of the rows, where one pays."""
+        return Sketch.make(self.float32, self.norms_sq, self.d, self.device)
 
     @property
     def exact_sum_rows(self) -> int:
-        """How many rows the device's matrix product sums exactly; zero if it cannot."""
+        """How many rows a product in float32 sums exactly; zero if none."""
         # A multiplier of eight significant bits (bfloat16) keeps whole numbers up to 256.
         if not self.integer or (self.device.input_roundoff > 0 and self.limit > 256):
             return 0
         return int(EXACT_FLOAT32 // max(1.0, self.limit))
 
-    def _whole_products(self, a: Any, b: Any) -> Float64:
-        """Exact row-wise dot products of whole numbers; `b` may be a single row."""
-        result = np.zeros(len(a))
-        for start in range(0, self.d, self.product_width):
-            part = slice(start, start + self.product_width)
-            left, right = a[:, part], b[..., part]
-            result += left @ right if right.ndim == 1 else np.vecdot(left, right)
-        return result
+    # Rows
 
-    def host_slices(self) -> Iterator[slice]:
+    def host_parts(self, n: int | None = None) -> list[slice]:
         """Slices of rows that stay in cache as float64."""
-        for start in range(0, self.n, self.host_step):
-            yield slice(start, min(start + self.host_step, self.n))
+        return _parts(self.n if n is None else n, max(1, HOST_BLOCK // (8 * self.d)))
 
-    def raw(self, index: Index | slice, dtype: Any = np.float64) -> npt.NDArray[Any]:
+    def device_parts(
+        self, width: int, n: int | None = None, most: int | None = None
+    ) -> list[slice]:
+        """Slices of `n` rows (None: all) whose temporaries of `width` columns fit into a chunk.
+
+        None has more than `most` rows.
+        """
+        n = self.n if n is None else n
+        step = self.device.chunk_bytes // (4 * width)
+        if self.device.workers > 1:
+            step = min(step, -(-n // (2 * self.device.workers)))
+        return _parts(n, max(1, step if most is None else min(step, most)))
+
+    def raw(self, index: Index | slice | list[int], dtype: Any = np.float64) -> npt.NDArray[Any]:
         """Rows as given, in float64 or another dtype."""
         block = self.rows[index]
         return np.asarray(block.toarray() if hasattr(block, "toarray") else block).astype(dtype)
@@ -163,33 +177,32 @@ class Points:
         block *= self.scale
         return block
 
-    def whole(self, index: Index | slice) -> npt.NDArray[np.float32]:
+    def float32(self, index: Index | slice) -> Float32:
+        """Moved and scaled rows on the host, in float32."""
+        if self._kept is None:
+            return self._whole(index)
+        return self._kept[index] if isinstance(index, slice) else np.take(self._kept, index, axis=0)
+
+    def _whole(self, index: Index | slice | list[int]) -> Float32:
         """Moved rows of whole numbers, exact in float32."""
         block = self.raw(index, np.float32)
         block -= self.origin.astype(np.float32)
         return block
 
+    def summable(self, index: Index | slice) -> npt.NDArray[np.floating[Any]]:
+        """Moved rows whose sums are exact (float32) or as good as float64."""
+        size = index.stop - index.start if isinstance(index, slice) else len(index)
+        return self._whole(index) if size <= self.exact_sum_rows else self.moved(index)
+
     def move(self, centers: Float64) -> Float64:
         """Centres in the frame of the moved rows."""
         return (centers - self.origin) * self.scale
-
-    def block(self, part: slice) -> mx.array:
-        """Consecutive rows on the device."""
-        return self.array[part.start : part.stop]
 
     def gather(self, index: Index) -> mx.array:
         """Chosen rows on the device."""
         return mx.take(self.array, mx.array(index.astype(np.int32)), axis=0)
 
-    def device_step(self, k: int) -> int:
-        """How many rows to compare with `k` centres at once."""
-        return max(1, self.device.chunk_bytes // (4 * max(self.d, k)))
-
-    def slices(self, k: int) -> Iterator[slice]:
-        """Slices of rows to compare with `k` centres at once."""
-        step = self.device_step(k)
-        for start in range(0, self.n, step):
-            yield slice(start, min(start + step, self.n))
+    # Distances in float64
 
     def distances_sq(
         self, index: Index | None, centers: Float64, owner: Index | None = None
@@ -210,26 +223,46 @@ class Points:
         ndarray of shape (m,), float64
         """
         result = np.empty(self.n if index is None else len(index))
-        for start in range(0, len(result), self.host_step):
-            part = slice(start, start + self.host_step)
-            difference = self.raw(part if index is None else index[part])
-            difference -= centers if owner is None else centers[owner[part]]
-            difference *= self.scale
-            # NumPy sums pairwise in the same order on every processor; einsum does not.
-            result[part] = np.square(difference, out=difference).sum(axis=1)
+
+        def measure(part: slice) -> None:
+            chosen = part if index is None else index[part]
+            result[part] = self._direct(chosen, centers if owner is None else centers[owner[part]])
+
+        self.device.map(measure, self.host_parts(len(result)))
         return result
 
-    def distances_sq_to_row(self, index: Index | None, row: int) -> Float64:
-        """Squared distances in float64 of chosen rows to one of the rows, in the moved frame."""
-        if self.product_width < 32:
-            return self.distances_sq(index, self.raw(np.array([row]))[0])
-        center = self.whole(np.array([row]))[0]
-        result = np.empty(self.n if index is None else len(index))
-        for start in range(0, len(result), self.host_step):
-            part = slice(start, start + self.host_step)
-            block = self.whole(part if index is None else index[part])
-            result[part] = self._whole_products(block, center)
-        result *= -2
-        result += self.norms_sq[row]
-        result += self.norms_sq if index is None else self.norms_sq[index]
+    def distances_sq_to_row(self, index: Index, row: int) -> Float64:
+        """Squared distances in float64 of chosen rows to one of the rows, in the moved frame.
+
+        Computed by the calling thread.
+        """
+        result = np.empty(len(index))
+        center = self._whole([row])[0] if self._products_are_exact else self.raw([row])[0]
+        for part in self.host_parts(len(index)):
+            if self._products_are_exact:
+                products = self._exact_products(self._whole(index[part]), center)
+                result[part] = self.norms_sq[index[part]] - 2 * products + self.norms_sq[row]
+            else:
+                result[part] = self._direct(index[part], center)
         return result
+
+    def _direct(self, index: Index | slice, centers: Float64) -> Float64:
+        """Squared distances of rows, each to its own or all to the same centre."""
+        difference = self.raw(index)
+        difference -= centers
+        difference *= self.scale
+        # NumPy sums pairwise in the same order on every processor; einsum does not.
+        return np.square(difference, out=difference).sum(axis=1)
+
+    def _exact_products(self, a: Any, b: Any) -> Float64:
+        """Exact row-wise dot products of whole numbers; `b` may be a single row."""
+        result = np.zeros(len(a))
+        for start in range(0, self.d, self._exact_width):
+            part = slice(start, start + self._exact_width)
+            left, right = a[:, part], b[..., part]
+            result += left @ right if right.ndim == 1 else np.vecdot(left, right)
+        return result
+
+
+def _parts(n: int, step: int) -> list[slice]:
+    return [slice(start, min(start + step, n)) for start in range(0, n, step)]
