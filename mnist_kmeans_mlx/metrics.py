@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from sklearn import metrics
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scores:
     """Scores of one labeled set of rows.
 

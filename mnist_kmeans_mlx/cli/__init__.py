@@ -1,0 +1,81 @@
+"""The command line: parse, call, write.
+
+Commands import what computes inside their bodies, so that ``--help`` and completion answer
+before MLX or scikit-learn would be loaded.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from mnist_kmeans_mlx import __version__
+from mnist_kmeans_mlx.cli.fit import fit
+from mnist_kmeans_mlx.cli.info import data_command, env, log_command
+from mnist_kmeans_mlx.cli.models import evaluate, predict
+from mnist_kmeans_mlx.cli.options import SETTINGS
+
+__all__ = ["main"]
+
+
+class _Group(click.Group):
+    """Tell people what went wrong in one sentence; a traceback is for mistakes of this package."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # as they are added below, not by the alphabet
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("\nInterrupted.", err=True)
+            ctx.exit(130)
+        except BrokenPipeError:
+            raise  # click ends quietly when `head` has seen enough
+        except MemoryError as error:
+            raise click.ClickException("there is not enough memory for this.") from error
+        except OSError as error:
+            reason = error.strerror or str(error)
+            where = "" if error.filename is None else f": {error.filename}"
+            raise click.ClickException(f"{reason}{where}") from error
+        except ImportError as error:
+            raise click.ClickException(_missing(error)) from error
+        except (ValueError, RuntimeError) as error:
+            if not type(error).__module__.startswith("mnist_kmeans_mlx."):
+                raise
+            raise click.ClickException(str(error)) from error
+
+
+def _missing(error: ImportError) -> str:
+    text = " ".join(str(error).split())
+    if (error.name or "").partition(".")[0] == "mlx" or "mlx" in text:
+        return (
+            f"MLX cannot be loaded ({text}): on Linux it needs a backend, for instance "
+            "pip install 'mnist-kmeans-mlx[cpu]'."
+        )
+    return f"a package is missing ({text})."
+
+
+@click.group(
+    cls=_Group,
+    context_settings=SETTINGS,
+    epilog="Every option can be given as an environment variable: MNIST_KMEANS_MLX_DEVICE=cpu "
+    "stands for --device cpu, MNIST_KMEANS_MLX_N_INIT=5 for --n-init 5.",
+)
+@click.version_option(__version__, message="%(prog)s %(version)s", allow_from_autoenv=False)
+def main() -> None:
+    """K-means on the GPU through MLX: cluster MNIST, or any matrix of numbers.
+
+    Try `mnist-kmeans-mlx fit`: it clusters MNIST, infers which digit each cluster shows, and
+    says how often that is right.
+    """
+    # A terminal without Unicode gets question marks, not a traceback.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+for command in (fit, predict, evaluate, data_command, env, log_command):
+    main.add_command(command)

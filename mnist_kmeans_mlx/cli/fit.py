@@ -1,0 +1,195 @@
+"""``fit``: cluster, name, score, save, log, draw."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from mnist_kmeans_mlx.cli import output
+from mnist_kmeans_mlx.cli.options import (
+    SETTINGS,
+    command_line,
+    data_options,
+    device_option,
+    int_or_auto,
+    json_option,
+    log_option,
+    quiet_option,
+)
+
+__all__ = ["fit"]
+
+# With more clusters the gallery shows the largest, unless it is asked for.
+_DRAWN = 100
+
+
+@click.command(context_settings=SETTINGS)
+@data_options("What to cluster. auto: the MNIST that is bundled.")
+@click.option(
+    "-k",
+    "--clusters",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Number of clusters.",
+)
+@click.option(
+    "--n-init",
+    metavar="INTEGER|auto",
+    callback=int_or_auto,
+    default="auto",
+    show_default=True,
+    help="Restarts, of which the best is kept. auto: 1 for k-means++, 10 for random.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    help="Seed of the random draws: the same seed finds the same clusters. [default: drawn]",
+)
+@click.option(
+    "--max-iter",
+    type=click.IntRange(min=1),
+    default=300,
+    show_default=True,
+    help="Most iterations of a restart.",
+)
+@click.option(
+    "--tol",
+    type=click.FloatRange(min=0),
+    default=1e-4,
+    show_default=True,
+    help="Stop when the centres move less than this, relative to the variance of the data.",
+)
+@click.option(
+    "--init",
+    type=click.Choice(["k-means++", "random"]),
+    default="k-means++",
+    show_default=True,
+    help="How the first centres are chosen.",
+)
+@click.option(
+    "--algorithm",
+    type=click.Choice(["auto", "lloyd", "elkan"]),
+    default="auto",
+    show_default=True,
+    help="How the nearest centres are found; the result is the same.",
+)
+@device_option
+@click.option(
+    "--save", type=click.Path(dir_okay=False), metavar="MODEL", help="Write the model to this file."
+)
+@log_option
+@click.option("--no-log", is_flag=True, help="Leave the experiment log alone.")
+@click.option(
+    "--gallery/--no-gallery",
+    default=None,
+    help="Draw all centroids in full size. [default: up to 100, on a terminal without -q]",
+)
+@json_option
+@quiet_option
+@click.pass_context
+def fit(
+    ctx: click.Context,
+    /,
+    clusters: int,
+    seed: int | None,
+    data: str,
+    key: str | None,
+    labels: str | None,
+    save: str | None,
+    log: str | None,
+    no_log: bool,
+    gallery: bool | None,
+    json: bool,
+    quiet: bool,
+    **parameters: Any,
+) -> None:
+    """Cluster data, infer what each cluster shows, and score it.
+
+    Without options: MNIST in 20 clusters. A matrix without --labels is clustered, not scored.
+    """
+    output.check_writable(save)
+    with output.notes(quiet=quiet):
+        # MLX and scikit-learn: a second that --help does without.
+        import secrets
+
+        from mnist_kmeans_mlx.experiment import run
+
+        seed = secrets.randbits(32) if seed is None else seed
+        words = {
+            "load": "Loading data",
+            "fit": f"Finding {clusters} clusters",
+            "label": "Inferring digits",
+            "predict": "Predicting the test data",
+            "score": "Scoring",
+        }
+        with output.progress(words, quiet=quiet) as observe:
+            result = run(
+                data,
+                key=key,
+                labels=labels,
+                n_clusters=clusters,
+                seed=seed,
+                command=command_line(ctx, seed),
+                observe=observe,
+                **parameters,
+            )
+    # The result is shown whatever becomes of the model and the log; the model is saved even if
+    # nobody reads the result to its end.
+    failure = _save(result, save, quiet)
+    if not no_log:
+        _append(result, log)
+    if json:
+        output.emit_json(result.to_dict())
+    else:
+        _show(result, gallery, quiet)
+    if failure is not None:
+        raise failure
+
+
+def _save(result: Any, path: str | None, quiet: bool) -> Exception | None:
+    from mnist_kmeans_mlx.persistence import ModelError, save_model
+
+    if path is None:
+        return None
+    metadata = {
+        "unit": result.unit,
+        "data": result.to_dict()["data"],
+        "command": result.command,
+        "train_accuracy": result.train_accuracy,
+        "test_accuracy": result.test_accuracy,
+    }
+    try:
+        save_model(path, result.estimator, cluster_labels=result.cluster_labels, metadata=metadata)
+    except (OSError, ModelError) as error:
+        return error
+    output.note(f"Saved {path}", quiet=quiet)
+    return None
+
+
+def _append(result: Any, path: str | None) -> None:
+    from mnist_kmeans_mlx.experiment import append_log
+
+    try:
+        append_log(result.log_entry(), path)
+    except OSError as error:
+        output.note(f"Warning: this run is not in the experiment log ({error}).")
+
+
+def _show(result: Any, gallery: bool | None, quiet: bool) -> None:
+    from mnist_kmeans_mlx.report.terminal import gallery_view, result_view
+
+    console = output.stdout()
+    console.print(result_view(result, console.width))
+    if gallery is None:
+        wanted, most = console.is_terminal and not quiet, _DRAWN
+    else:
+        wanted, most = gallery, None
+    if wanted:
+        view = gallery_view(result, most)
+        if view is not None:
+            console.print()
+            console.print(view)
+        elif gallery:
+            output.note(f"{result.n_features} features are no square image: nothing to draw.")

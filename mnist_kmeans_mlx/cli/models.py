@@ -1,0 +1,147 @@
+"""``predict`` and ``evaluate``: what a saved model says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from mnist_kmeans_mlx.cli import output
+from mnist_kmeans_mlx.cli.options import (
+    SETTINGS,
+    data_options,
+    device_option,
+    json_option,
+    key_option,
+    quiet_option,
+)
+
+__all__ = ["evaluate", "predict"]
+
+_model = click.argument("model", type=click.Path(exists=True, dir_okay=False))
+
+
+def _out(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not value.lower().endswith((".npy", ".csv")):
+        raise click.BadParameter("the name must end in .npy or .csv", ctx, parameter)
+    return value
+
+
+@click.command(context_settings=SETTINGS)
+@_model
+@click.argument("data", type=click.Path())
+@key_option
+@click.option(
+    "--part",
+    type=click.Choice(["train", "test"]),
+    default="test",
+    show_default=True,
+    help="Which part of MNIST.",
+)
+@click.option("--cluster-numbers", is_flag=True, help="Print cluster numbers, not digits.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    callback=_out,
+    help="Write to a .npy (what would be printed) or .csv file (cluster and label).",
+)
+@device_option
+@json_option
+@quiet_option
+def predict(
+    model: str,
+    data: str,
+    key: str | None,
+    part: str,
+    cluster_numbers: bool,
+    out: str | None,
+    device: str,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """Print the digit of every row of DATA, one to a line.
+
+    MODEL is a file that `fit --save` wrote. DATA is auto, bundled or keras for MNIST, or a PATH
+    as for `fit --data`. A model without digits gives cluster numbers.
+    """
+    output.check_writable(out)
+    with output.notes(quiet=quiet):
+        from mnist_kmeans_mlx import experiment
+        from mnist_kmeans_mlx.persistence import load_model
+
+        words = {"load": "Loading", "predict": "Predicting"}
+        with output.progress(words, quiet=quiet) as observe:
+            observe("load")
+            loaded = load_model(model)
+            source = experiment.load(data, key=key)
+            rows = source.train if part == "train" or source.test is None else source.test
+            observe("predict")
+            clusters, labels = experiment.predict(loaded, rows, device=device)
+    if labels is None and not cluster_numbers:
+        output.note("Note: this model names no digits; these are cluster numbers.", quiet=quiet)
+    values = clusters if labels is None or cluster_numbers else labels
+    if out is not None:
+        _write(out, values, clusters, labels)
+    if json:
+        named = None if labels is None else labels.tolist()
+        output.emit_json({"clusters": clusters.tolist(), "labels": named})
+    elif out is None:
+        click.echo("\n".join(map(str, values.tolist())))
+
+
+def _write(path: str, values: Any, clusters: Any, labels: Any) -> None:
+    import numpy as np
+
+    from mnist_kmeans_mlx.persistence.files import write_atomically
+
+    with write_atomically(path) as file:
+        if path.lower().endswith(".npy"):
+            np.save(file, values, allow_pickle=False)
+            return
+        columns = (
+            {"cluster": clusters} if labels is None else {"cluster": clusters, "label": labels}
+        )
+        lines = [
+            ",".join(columns),
+            *(",".join(map(str, row)) for row in zip(*columns.values(), strict=True)),
+        ]
+        file.write(("\n".join(lines) + "\n").encode())
+
+
+@click.command(context_settings=SETTINGS)
+@_model
+@data_options("What to score on. auto: the MNIST that is bundled.")
+@device_option
+@json_option
+@quiet_option
+def evaluate(
+    model: str,
+    data: str,
+    key: str | None,
+    labels: str | None,
+    device: str,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """Score a saved model on data with labels.
+
+    MODEL is a file that `fit --save` wrote.
+    """
+    with output.notes(quiet=quiet):
+        from mnist_kmeans_mlx import experiment
+        from mnist_kmeans_mlx.persistence import load_model
+
+        words = {"load": "Loading", "predict": "Predicting", "score": "Scoring"}
+        with output.progress(words, quiet=quiet) as observe:
+            observe("load")
+            loaded = load_model(model)
+            source = experiment.load(data, key=key, labels=labels)
+            result = experiment.evaluate(loaded, source, device=device, observe=observe)
+    if json:
+        output.emit_json(result.to_dict())
+        return
+    from mnist_kmeans_mlx.report.terminal import evaluation_view
+
+    console = output.stdout()
+    console.print(evaluation_view(result, console.width))

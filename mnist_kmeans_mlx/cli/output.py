@@ -1,0 +1,88 @@
+"""What a command writes: the result to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["check_writable", "emit_json", "note", "notes", "progress", "stdout"]
+
+
+def stdout() -> Console:
+    """Return a console on stdout, as it is now."""
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def emit_json(value: Any) -> None:
+    """Print one line of strict JSON."""
+    click.echo(json.dumps(value, allow_nan=False))
+
+
+def note(text: str, *, quiet: bool = False) -> None:
+    """Say something about the run on stderr."""
+    if not quiet:
+        click.echo(text, err=True)
+
+
+@contextmanager
+def notes(*, quiet: bool = False) -> Iterator[None]:
+    """Say the warnings of the block in one line each, once it has ended."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        yield
+    said = dict.fromkeys(" ".join(str(warning.message).split()) for warning in caught)
+    for text in said:
+        note(f"Note: {text}", quiet=quiet)
+
+
+@contextmanager
+def progress(words: dict[str, str], *, quiet: bool = False) -> Iterator[Callable[[str], None]]:
+    """Show a spinner and the seconds of the stage at work, on a terminal only.
+
+    Parameters
+    ----------
+    words : dict of str to str
+        What to show for each stage.
+    quiet : bool
+        Show nothing.
+
+    Yields
+    ------
+    callable
+        To be called with the name of a stage as it begins.
+    """
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal or console.is_dumb_terminal:
+        yield lambda stage: None
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        tasks: list[Any] = []
+
+        def show(stage: str) -> None:
+            while tasks:
+                bar.remove_task(tasks.pop())
+            tasks.append(bar.add_task(words.get(stage, stage), total=None))
+
+        yield show
+
+
+def check_writable(path: str | None) -> None:
+    """Fail now rather than after minutes of work if `path` cannot be written."""
+    if path is not None:
+        from mnist_kmeans_mlx.persistence.files import check_writable
+
+        check_writable(path)

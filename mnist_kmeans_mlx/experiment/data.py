@@ -1,0 +1,157 @@
+"""A source as a person names it -> rows of features, with their labels where there are any."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Array", "Data", "ExperimentError", "features", "load"]
+
+Array = np.ndarray[Any, Any]
+
+# MNIST is clustered as bytes and reported in units of pixels / 255. K-means does not mind: the
+# same seeds are drawn and `tol` scales with the variance. But bytes are an eighth of float64, and
+# their sums are exact on every device.
+WHITE = 255.0
+
+
+class ExperimentError(ValueError):
+    """Data, labels and parameters that do not go together."""
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """What an experiment clusters.
+
+    Attributes
+    ----------
+    name : str
+    train, test : ndarray of shape (n, n_features); `test` may be None
+        Features as the estimator sees them.
+    y_train, y_test : ndarray of shape (n,), or None
+        Labels.
+    unit : float
+        Results are reported for ``train / unit``: 255 for pixels, else 1.
+    facts : Mapping
+        Where the data comes from, as JSON holds it.
+    """
+
+    name: str
+    train: Array = field(repr=False)
+    y_train: Array | None = field(default=None, repr=False)
+    test: Array | None = field(default=None, repr=False)
+    y_test: Array | None = field(default=None, repr=False)
+    unit: float = 1.0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return names, counts and origin as JSON holds them."""
+        counts = None
+        if self.y_train is not None:
+            classes, sizes = np.unique(self.y_train, return_counts=True)
+            counts = {str(label): int(size) for label, size in zip(classes, sizes, strict=True)}
+        return {
+            "name": self.name,
+            **self.facts,
+            "n_train": len(self.train),
+            "n_test": 0 if self.test is None else len(self.test),
+            "n_features": self.train.shape[1],
+            "dtype": str(self.train.dtype),
+            "class_counts": counts,
+        }
+
+
+def load(
+    source: str | os.PathLike[str] = "auto",
+    *,
+    key: str | None = None,
+    labels: str | os.PathLike[str] | None = None,
+) -> Data:
+    """Find the data behind a name or path.
+
+    Parameters
+    ----------
+    source : str or path-like
+        ``"auto"``, ``"bundled"`` or ``"keras"`` for MNIST; the path of a folder of IDX files or
+        of an `.npz` file with ``x_train``, which are MNIST too; or any matrix `load_matrix` reads.
+    key : str, optional
+        Name of an array in a file that holds several; the file is then a matrix.
+    labels : path-like, optional
+        For a matrix: the file with one whole number per row.
+
+    Raises
+    ------
+    DatasetError
+        A file cannot be used.
+    ExperimentError
+        Labels do not fit the rows.
+    """
+    from mnist_kmeans_mlx.datasets import load_matrix, load_mnist
+
+    if key is None and _is_mnist(source):
+        if labels is not None:
+            raise ExperimentError("MNIST brings its own labels; --labels is for a matrix.")
+        mnist = load_mnist(source)
+        return Data(
+            name=mnist.name,
+            train=features(mnist.x_train),
+            y_train=mnist.y_train,
+            test=features(mnist.x_test),
+            y_test=mnist.y_test,
+            unit=WHITE,
+            facts={
+                "source": str(mnist.source),
+                "origin": mnist.origin,
+                "sha256": mnist.checksum,
+                "licence": mnist.licence,
+            },
+        )
+    matrix = np.asarray(load_matrix(source, key=key))
+    truth = None if labels is None else _labels(labels, len(matrix))
+    facts = {"source": os.fspath(source)}
+    return Data(Path(source).name, matrix.reshape(len(matrix), -1), truth, facts=facts)
+
+
+def features(images: Array) -> Array:
+    """Rows of pixels, still as bytes: (n, height, width) -> (n, height * width)."""
+    return images.reshape(len(images), -1)
+
+
+def _is_mnist(source: str | os.PathLike[str]) -> bool:
+    if source in ("auto", "bundled", "keras") or os.path.isdir(source):
+        return True
+    try:
+        with zipfile.ZipFile(source) as archive:
+            return {"x_train.npy", "y_train.npy", "x_test.npy", "y_test.npy"} <= set(
+                archive.namelist()
+            )
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+        return False  # load_matrix says what is wrong with it
+
+
+def _labels(path: str | os.PathLike[str], n: int) -> Array:
+    from mnist_kmeans_mlx.datasets import load_matrix
+    from mnist_kmeans_mlx.datasets.binary import read_idx, read_npy
+
+    # `load_matrix` refuses what has one dimension, and labels mostly have.
+    name = os.path.basename(path)
+    if name.endswith(".npy"):
+        labels = read_npy(path)
+    elif name.endswith(("ubyte", "ubyte.gz")):
+        labels = read_idx(path)
+    else:
+        labels = load_matrix(path)
+    if labels.size != n:
+        raise ExperimentError(f"{str(path)!r} holds {labels.size} labels for {n} rows.")
+    labels = labels.reshape(n)
+    with np.errstate(invalid="ignore"):
+        whole = labels.astype(np.int64)
+    if not (whole == labels).all() or whole.min() < 0 or whole.max() >= 2**20:
+        raise ExperimentError(f"{str(path)!r} holds labels other than whole numbers below 2**20.")
+    return whole

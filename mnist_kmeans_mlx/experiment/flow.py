@@ -1,0 +1,238 @@
+"""The experiment itself: cluster, name the clusters, score the names."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mnist_kmeans_mlx.experiment.data import Array, Data, ExperimentError, load
+from mnist_kmeans_mlx.experiment.result import STAGES, Cluster, Evaluation, Result
+
+if TYPE_CHECKING:
+    from mnist_kmeans_mlx.metrics import Scores
+    from mnist_kmeans_mlx.persistence import Model
+
+__all__ = ["evaluate", "predict", "run"]
+
+Observer = Callable[[str], None]
+
+
+def run(
+    source: str | os.PathLike[str] | Data = "auto",
+    *,
+    n_clusters: int = 20,
+    seed: int | None = None,
+    device: str = "auto",
+    key: str | None = None,
+    labels: str | os.PathLike[str] | None = None,
+    command: str = "",
+    observe: Observer | None = None,
+    **parameters: Any,
+) -> Result:
+    """Cluster, name the clusters, and score the names.
+
+    Parameters
+    ----------
+    source : str, path-like or Data
+        What `load` takes, or what it returned.
+    n_clusters : int
+    seed : int, optional
+        Drawn if None, and told in the result either way.
+    device : {"auto", "gpu", "cpu"}
+    key, labels
+        As for `load`.
+    command : str
+        Kept in the result.
+    observe : callable, optional
+        Called with the name of each of `STAGES` as it begins.
+    **parameters
+        Further parameters of `KMeans`.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    DatasetError, DeviceError
+    ExperimentError
+        The data cannot be clustered so.
+    """
+    from mnist_kmeans_mlx.device import describe
+    from mnist_kmeans_mlx.estimator import KMeans
+    from mnist_kmeans_mlx.labeling import infer_cluster_labels, infer_data_labels
+    from mnist_kmeans_mlx.metrics import score_labels
+
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    timings = dict.fromkeys(STAGES, 0.0)
+    clock = _clock(timings, observe or (lambda stage: None))
+    environment = describe(device)
+    seed = secrets.randbits(32) if seed is None else seed
+    with clock("load"):
+        data = source if isinstance(source, Data) else load(source, key=key, labels=labels)
+    estimator = KMeans(n_clusters, random_state=seed, device=device, **parameters)
+    with clock("fit"):
+        try:
+            estimator.fit(data.train)
+        except ValueError as error:
+            raise ExperimentError(_sentence(error)) from error
+    digits = train = test = None
+    if data.y_train is not None:
+        with clock("label"):
+            digits = infer_cluster_labels(estimator, data.y_train)
+            named = infer_data_labels(estimator.labels_, digits)
+        with clock("score"):
+            train = score_labels(data.y_train, estimator.labels_, named)
+        if data.test is not None and data.y_test is not None:
+            with clock("predict"):
+                clusters = estimator.predict(data.test)
+            with clock("score"):
+                test = score_labels(data.y_test, clusters, infer_data_labels(clusters, digits))
+    return Result(
+        data=data.to_dict(),
+        parameters=estimator.get_params(),
+        seed=seed,
+        n_clusters=n_clusters,
+        n_features=data.train.shape[1],
+        n_iter=int(estimator.n_iter_),
+        # Angles have no unit.
+        inertia=float(estimator.inertia_)
+        / (1 if parameters.get("metric") == "cosine" else data.unit**2),
+        device=str(estimator.device_),
+        rechecked=int(estimator.n_rechecked_),
+        clusters=_clusters(estimator.labels_, n_clusters, digits, data.y_train),
+        train=train,
+        test=test,
+        missing=() if train is None else tuple(int(label) for label in train.missing),
+        timings=timings,
+        environment=environment,
+        started=started,
+        command=command,
+        unit=data.unit,
+        estimator=estimator,
+        cluster_labels=digits,
+    )
+
+
+def predict(model: Model, rows: Array, *, device: str = "auto") -> tuple[Array, Array | None]:
+    """Find the cluster of every row and, where the model knows digits, the digit.
+
+    Parameters
+    ----------
+    model : Model
+    rows : ndarray of shape (n, n_features)
+        For a model of images: pixels of 0 to 255, or of 0 to 1 in floating point.
+    device : {"auto", "gpu", "cpu"}
+        Need not be the one that the model was fitted on.
+
+    Returns
+    -------
+    clusters : ndarray of shape (n,), int
+    labels : ndarray of shape (n,), or None
+
+    Raises
+    ------
+    DeviceError
+    ExperimentError
+        The rows do not fit the model.
+    """
+    from mnist_kmeans_mlx.labeling import infer_data_labels
+
+    expected = model.estimator.n_features_in_
+    if rows.shape[1] != expected:
+        raise ExperimentError(f"the data has {rows.shape[1]} columns, the model needs {expected}.")
+    unit = float(model.metadata.get("unit", 1))
+    if unit != 1 and rows.dtype.kind == "f" and len(rows) and rows.max() <= 1:
+        rows = rows * unit
+    try:
+        clusters = model.estimator.set_params(device=device).predict(rows)
+    except ValueError as error:
+        raise ExperimentError(_sentence(error)) from error
+    if model.cluster_labels is None:
+        return clusters, None
+    return clusters, infer_data_labels(clusters, model.cluster_labels)
+
+
+def evaluate(
+    model: Model, data: Data, *, device: str = "auto", observe: Observer | None = None
+) -> Evaluation:
+    """Score a model on data with labels.
+
+    Parameters
+    ----------
+    model : Model
+    data : Data
+    device : {"auto", "gpu", "cpu"}
+    observe : callable, optional
+        Called with ``"predict"`` and ``"score"`` as they begin.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    DeviceError
+    ExperimentError
+        The data has no labels, the model knows no digits, or they do not fit each other.
+    """
+    from mnist_kmeans_mlx.metrics import score_labels
+
+    if data.y_train is None:
+        raise ExperimentError("to evaluate takes labels, and this data has none: see --labels.")
+    if model.cluster_labels is None:
+        raise ExperimentError("this model was fitted without labels and names no digits.")
+    timings = {"predict": 0.0, "score": 0.0}
+    clock = _clock(timings, observe or (lambda stage: None))
+    scores: list[Scores | None] = []
+    for rows, truth in ((data.train, data.y_train), (data.test, data.y_test)):
+        if rows is None or truth is None:
+            scores.append(None)
+            continue
+        with clock("predict"):
+            clusters, named = predict(model, rows, device=device)
+        with clock("score"):
+            scores.append(score_labels(truth, clusters, named))
+    train, test = scores
+    assert train is not None
+    return Evaluation(data.to_dict(), train, test, sum(timings.values()))
+
+
+def _clusters(
+    labels: Array, n_clusters: int, digits: Mapping[int, list[int]] | None, truth: Array | None
+) -> tuple[Cluster, ...]:
+    sizes = np.bincount(labels, minlength=n_clusters)
+    if digits is None or truth is None:
+        return tuple(Cluster(index, int(size)) for index, size in enumerate(sizes))
+    digit_of = {cluster: digit for digit, clusters in digits.items() for cluster in clusters}
+    digit = np.array([digit_of.get(cluster, -1) for cluster in range(n_clusters)])
+    right = np.bincount(labels[digit[labels] == truth], minlength=n_clusters)
+    return tuple(
+        Cluster(index, int(sizes[index]), digit_of.get(index), right[index] / max(1, sizes[index]))
+        for index in range(n_clusters)
+    )
+
+
+def _clock(timings: dict[str, float], observe: Observer) -> Any:
+    @contextmanager
+    def stage(name: str) -> Iterator[None]:
+        observe(name)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            timings[name] += time.perf_counter() - start
+
+    return stage
+
+
+def _sentence(error: ValueError) -> str:
+    """Shorten scikit-learn's message of several lines to its first."""
+    return str(error).partition("\n")[0].rstrip(".") + "."

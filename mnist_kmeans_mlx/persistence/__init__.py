@@ -1,0 +1,290 @@
+"""Models on disk: an estimator and its digits as one safetensors file, never as a pickle.
+
+Every array is a tensor; everything else is JSON in the file's metadata. What is read is
+checked before it is used, for a gather on MLX does not check its indices.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import operator
+import os
+import re
+import stat
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mnist_kmeans_mlx import __version__
+from mnist_kmeans_mlx.persistence import safetensors
+from mnist_kmeans_mlx.persistence.files import write_atomically
+from mnist_kmeans_mlx.persistence.safetensors import Array, Damage
+
+__all__ = ["Model", "ModelError", "load_model", "save_model"]
+
+FORMAT = "mnist_kmeans_mlx"
+FORMAT_VERSION = 1
+
+# Class name in the file -> the module that defines it. A file names a class; it never
+# chooses a module.
+_CLASSES = {
+    "KMeans": "mnist_kmeans_mlx.estimator",
+    "MiniBatchKMeans": "mnist_kmeans_mlx.minibatch",
+    "BisectingKMeans": "mnist_kmeans_mlx.bisecting",
+}
+
+_NAME = re.compile(r"(?!__)[A-Za-z_]\w*", re.ASCII)
+
+
+class ModelError(ValueError):
+    """A model that cannot be written, or a file that is not a model this version reads."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A fitted estimator as it came back from a file.
+
+    Attributes
+    ----------
+    estimator : estimator
+        With the parameters and fitted attributes it was saved with.
+    cluster_labels : dict of int to list of int, or None
+        For each label the clusters that stand for it.
+    metadata : Mapping
+        What the caller of `save_model` wanted to keep.
+    package_version, created : str
+        The version that wrote the file, and when (ISO 8601, UTC).
+    """
+
+    estimator: Any
+    cluster_labels: dict[int, list[int]] | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    package_version: str = ""
+    created: str = ""
+
+
+def save_model(
+    path: str | os.PathLike[str],
+    estimator: Any,
+    *,
+    cluster_labels: Mapping[int, list[int]] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a fitted estimator to one safetensors file, atomically.
+
+    Parameters
+    ----------
+    path : path-like
+        An existing file is replaced in one step; a failed write leaves it as it was.
+    estimator : KMeans, MiniBatchKMeans or BisectingKMeans
+        Fitted. A `random_state` that is a generator is saved as None, with a warning, for
+        the fit has advanced it; an `init` that is a function is refused.
+    cluster_labels : dict of int to list of int, optional
+        As `infer_cluster_labels` returns it.
+    metadata : dict, optional
+        Anything that JSON and arrays can hold, such as the checksum of the data.
+
+    Returns
+    -------
+    Path
+        Where the model is.
+
+    Raises
+    ------
+    ModelError
+        The estimator is not fitted, of a class without a file format, or holds something
+        that cannot be written.
+    OSError
+        The file cannot be written.
+    """
+    name = type(estimator).__name__
+    if name not in _CLASSES or type(estimator) is not _class(name):
+        raise ModelError(f"cannot save a {name}; what can be saved: {', '.join(_CLASSES)}.")
+    parameters = dict(estimator.get_params(deep=False))
+    # scikit-learn's routing requests belong to the pipeline around a model, not to the model.
+    attributes = {
+        key: value
+        for key, value in vars(estimator).items()
+        if key not in parameters and key != "_metadata_request"
+    }
+    if not hasattr(estimator, "cluster_centers_"):
+        raise ModelError(f"cannot save this {name}: it is not fitted yet.")
+    if callable(parameters.get("init")):
+        raise ModelError(
+            "cannot save a model whose init is a function, for a model file holds no code: "
+            "set init to a name or an array first."
+        )
+    if hasattr(parameters.get("random_state"), "random_sample"):
+        warnings.warn("random_state is a generator; it is saved as None.", stacklevel=2)
+        parameters["random_state"] = None
+    tensors: dict[str, Array] = {}
+    labels = None
+    if cluster_labels is not None:
+        labels = {
+            operator.index(label): [operator.index(cluster) for cluster in clusters]
+            for label, clusters in cluster_labels.items()
+        }
+    texts = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "package_version": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "class": name,
+        "parameters": json.dumps(_encode(parameters, "parameters", tensors)),
+        "attributes": json.dumps(_encode(attributes, "attributes", tensors)),
+        "cluster_labels": json.dumps(_encode(labels, "cluster_labels", tensors)),
+        "metadata": json.dumps(_encode(dict(metadata or {}), "metadata", tensors)),
+    }
+    pieces = safetensors.pack(tensors, texts)
+    with write_atomically(path) as file:
+        file.writelines(pieces)
+    return Path(path)
+
+
+def load_model(path: str | os.PathLike[str]) -> Model:
+    """Read a model that `save_model` wrote.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    Model
+        Its estimator predicts what the saved one predicted: arrays come back bit for bit.
+
+    Raises
+    ------
+    ModelError
+        The file is damaged, is not a model, or is one of a later format version.
+    OSError
+        The file cannot be opened.
+    """
+    try:
+        # Before open(), which would wait for a writer at a named pipe.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise Damage("is not a regular file")
+        with open(path, "rb") as file:
+            tensors, texts = safetensors.unpack(file, FORMAT)
+        return _model(tensors, texts)
+    except Damage as damage:
+        raise ModelError(f"{os.fspath(path)} {damage}.") from None
+
+
+def _model(tensors: Mapping[str, Array], texts: Mapping[str, str]) -> Model:
+    version = texts.get("format_version", "")
+    if not re.fullmatch("[0-9]{1,9}", version):
+        raise Damage("is damaged: its format version is not a number")
+    if int(version) > FORMAT_VERSION:
+        raise Damage(
+            f"was written by a later version (format {int(version)}; this one reads up to "
+            f"{FORMAT_VERSION}): upgrade mnist-kmeans-mlx to read it"
+        )
+    try:
+        name = texts["class"]
+        if name not in _CLASSES:
+            raise Damage(f"holds a {name[:40]!r}, which this version does not know")
+        read = {
+            key: _decode(json.loads(texts[key]), tensors)
+            for key in ("parameters", "attributes", "cluster_labels", "metadata")
+        }
+        if not all(isinstance(read[key], dict) for key in ("parameters", "metadata")):
+            raise TypeError("parameters and metadata must be tables")
+        estimator = _class(name)(**read["parameters"])
+        for key, value in read["attributes"].items():
+            if not _NAME.fullmatch(key) or hasattr(type(estimator), key):
+                raise ValueError(f"{key[:40]!r} is no fitted attribute")
+            setattr(estimator, key, value)
+        _check(estimator, read["cluster_labels"])
+        return Model(
+            estimator,
+            read["cluster_labels"],
+            read["metadata"],
+            texts["package_version"],
+            texts["created"],
+        )
+    except KeyError as error:
+        raise Damage(f"is damaged: it lacks {error.args[0]!r}") from error
+    except (ArithmeticError, AttributeError, TypeError, ValueError, RecursionError) as error:
+        raise Damage(f"is damaged: {str(error).partition(chr(10))[0].rstrip('.')}") from error
+
+
+def _check(estimator: Any, cluster_labels: Any) -> None:
+    """Refuse a fitted state that would let `predict` compute nonsense or crash."""
+    centers = estimator.cluster_centers_
+    if not isinstance(centers, np.ndarray) or centers.ndim != 2 or not centers.size:
+        raise ValueError("its centres are not a matrix")
+    if centers.dtype.kind != "f" or not np.isfinite(centers).all():
+        raise ValueError("its centres are not finite numbers")
+    n_clusters, n_features = centers.shape
+    if estimator.n_features_in_ != n_features:
+        raise ValueError("its centres and its number of features differ")
+    labels = getattr(estimator, "labels_", np.zeros(0, np.int32))
+    if not isinstance(labels, np.ndarray) or labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise ValueError("its labels are not whole numbers")
+    clusters = [labels]
+    if cluster_labels is not None:
+        clusters += [np.array(part, dtype=np.int64) for part in cluster_labels.values()]
+    for part in clusters:
+        if part.size and not 0 <= part.min() <= part.max() < n_clusters:
+            raise ValueError(f"a label is not one of its {n_clusters} clusters")
+
+
+def _encode(value: Any, name: str, tensors: dict[str, Array]) -> Any:
+    """Turn into what JSON can hold; arrays move to `tensors`, named for where they belong."""
+    if value is None or isinstance(value, bool | str):
+        return value
+    if type(value) is int:
+        return value
+    if type(value) is float:
+        return value if math.isfinite(value) else {"$float": str(value)}
+    if isinstance(value, list):
+        return [_encode(item, f"{name}.{i}", tensors) for i, item in enumerate(value)]
+    if isinstance(value, tuple):
+        return {"$tuple": _encode(list(value), name, tensors)}
+    if isinstance(value, dict):
+        items = {key: _encode(item, f"{name}.{key}", tensors) for key, item in value.items()}
+        if all(isinstance(key, str) and not key.startswith("$") for key in items):
+            return items
+        return {"$items": [[_encode(key, name, tensors), item] for key, item in items.items()]}
+    if isinstance(value, np.generic) or hasattr(value, "__array__"):
+        array = np.asarray(value)
+        if array.dtype.kind in "OU" and all(isinstance(text, str) for text in array.flat):
+            kind = "object" if array.dtype.kind == "O" else "str"
+            return {"$strings": array.tolist(), "dtype": kind}
+        if safetensors.is_storable(array):
+            tensors[name] = array
+            return {"$scalar" if isinstance(value, np.generic) else "$array": name}
+    raise ModelError(f"cannot save {name}: a model file does not hold a {type(value).__name__}.")
+
+
+def _decode(value: Any, tensors: Mapping[str, Array]) -> Any:
+    if isinstance(value, list):
+        return [_decode(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    mark = next(iter(value), "")
+    if mark == "$array":
+        return tensors[value[mark]]
+    if mark == "$scalar":
+        return tensors[value[mark]][()]
+    if mark == "$float":
+        return float(value[mark])
+    if mark == "$tuple":
+        return tuple(_decode(value[mark], tensors))
+    if mark == "$items":
+        return {_decode(key, tensors): _decode(item, tensors) for key, item in value[mark]}
+    if mark == "$strings":
+        return np.array(value[mark], dtype=object if value["dtype"] == "object" else np.str_)
+    return {key: _decode(item, tensors) for key, item in value.items()}
+
+
+def _class(name: str) -> Any:
+    return getattr(importlib.import_module(_CLASSES[name]), name)

@@ -1,0 +1,62 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from typing import IO
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise the OSError now that writing `path` would raise after minutes of work."""
+    descriptor, temporary, _ = _open_beside(path)
+    os.close(descriptor)
+    os.unlink(temporary)
+
+
+@contextlib.contextmanager
+def write_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Write a file that takes the place of `path` when all went well, and else vanishes.
+
+    Parameters
+    ----------
+    path : path-like
+        A link is followed; the permissions of an existing file are kept.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written, or `path` is a folder or a device.
+    """
+    descriptor, temporary, target = _open_beside(path)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if os.path.exists(target):
+            os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _open_beside(path: str | os.PathLike[str]) -> tuple[int, str, str]:
+    """Open a temporary file in the folder of `path`: descriptor, its name, the file to replace."""
+    target = os.path.realpath(path)
+    if os.path.exists(target) and not os.path.isfile(target):
+        # Renaming over a device would replace the device.
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+    folder, name = os.path.split(target)
+    temporary = os.path.join(folder, f".{name[:60]}.{secrets.token_hex(4)}.tmp")
+    try:
+        return os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), temporary, target
+    except OSError as error:
+        # The caller knows its own file, not the temporary one.
+        raise OSError(error.errno, os.strerror(error.errno or 0), os.fspath(path)) from None

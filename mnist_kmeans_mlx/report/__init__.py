@@ -1,0 +1,1 @@
+"""Results, timings and centroids as people read them."""

@@ -1,0 +1,81 @@
+"""The experiment log, the data and the environment, as lists for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from mnist_kmeans_mlx.report.parts import TABLE, facts, percent, safe, seconds
+
+__all__ = ["data_view", "environment_view", "log_view"]
+
+
+def log_view(entries: Iterable[Mapping[str, Any]]) -> RenderableType:
+    """Lay out the experiment log, oldest first."""
+    entries = list(entries)
+    names = {str(entry.get("data") or "") for entry in entries}
+    table = Table(**TABLE)
+    for name in ("K", "Seconds", "Train", "Test"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("Device", no_wrap=True)
+    table.add_column("Machine")
+    if names != {"mnist"}:
+        table.add_column("Data", overflow="fold")
+    table.add_column("Date", no_wrap=True)
+    for entry in entries:
+        cells = [
+            str(entry["n_clusters"]),
+            seconds(entry["seconds"]),
+            percent(entry["train_accuracy"]),
+            percent(entry["test_accuracy"]),
+            safe(entry["device"]),
+            safe(entry["machine"] or ""),
+            safe(str(entry.get("data") or "")),
+            _local(entry["date"]),
+        ]
+        if names == {"mnist"}:
+            del cells[6]
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def data_view(data: Mapping[str, Any]) -> RenderableType:
+    """Lay out what data is loaded, and from where."""
+    shown = {
+        "Name": data["name"],
+        "Source": data.get("source"),
+        "Origin": data.get("origin"),
+        "Train": f"{data['n_train']:,} rows",
+        "Test": f"{data['n_test']:,} rows" if data["n_test"] else None,
+        "Features": f"{data['n_features']:,} ({data['dtype']})",
+        "SHA-256": data.get("sha256"),
+        "Licence": data.get("licence"),
+    }
+    counts = data.get("class_counts")
+    if counts and len(counts) <= 30:
+        shown["Labels"] = "  ".join(f"{label}: {size:,}" for label, size in counts.items())
+    elif counts:
+        shown["Labels"] = f"{len(counts):,} classes"
+    return facts({key: str(value) for key, value in shown.items() if value is not None})
+
+
+def environment_view(environment: Mapping[str, Any]) -> RenderableType:
+    """Lay out hardware, device and versions."""
+    shown = {}
+    for key, value in environment.items():
+        if key.endswith("_bytes") and isinstance(value, int):
+            key, value = key.removesuffix("_bytes"), f"{value / 2**30:.1f} GiB"
+        shown[key.replace("_", " ")] = str(value)
+    return facts(shown)
+
+
+def _local(date: str) -> str:
+    try:
+        return datetime.fromisoformat(date).astimezone().strftime("%Y-%m-%d")
+    except (ValueError, OverflowError):
+        return safe(date)

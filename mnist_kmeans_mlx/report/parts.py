@@ -1,0 +1,46 @@
+"""What all views are made of: numbers in words, and two plain tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["TABLE", "facts", "percent", "safe", "seconds"]
+
+TABLE: dict[str, Any] = {
+    "box": box.SIMPLE_HEAD,
+    "pad_edge": False,
+    "show_edge": False,
+    "collapse_padding": True,
+}
+
+
+def facts(values: Mapping[str, str]) -> Table:
+    """List names and values."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in values.items():
+        table.add_row(Text(name), Text(safe(value)))
+    return table
+
+
+def safe(text: str) -> str:
+    """Replace what a terminal would obey rather than show."""
+    return "".join(char if char.isprintable() else "�" for char in text)
+
+
+def percent(share: float | None) -> str:
+    """Write a share in percent, or a dash for none."""
+    return "–" if share is None else f"{100 * share:.2f} %"
+
+
+def seconds(value: float) -> str:
+    """Write seconds with about three digits."""
+    if value >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"

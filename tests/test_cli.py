@@ -1,0 +1,515 @@
+import json
+import os
+import pty
+import shlex
+import signal
+import subprocess
+import sys
+import termios
+import time
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from numpy.testing import assert_array_equal
+
+from mnist_kmeans_mlx import __version__
+from mnist_kmeans_mlx.cli import main
+
+COMMANDS = ["fit", "predict", "evaluate", "data", "env", "log"]
+QUICK = ["-k", "12", "--max-iter", "3", "--seed", "5"]
+HEAVY = {"mlx", "numpy", "sklearn", "scipy", "tensorflow", "keras", "pandas", "matplotlib"}
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def environment(home, device):
+    """Settings that keep a command away from this user's own log."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("MNIST_KMEANS")}
+    return {
+        **kept,
+        "HOME": str(home),
+        "XDG_STATE_HOME": str(home / "state"),
+        "MNIST_KMEANS_MLX_DEVICE": device,
+        "COLUMNS": "100",
+        "TERM": "xterm",
+    }
+
+
+@pytest.fixture(scope="session")
+def call(environment):
+    """Run a command in this process."""
+
+    def run(*words, code=0, env=None):
+        done = CliRunner().invoke(
+            main, [str(word) for word in words], env={**environment, **(env or {})},
+            prog_name="mnist-kmeans-mlx",
+        )  # fmt: skip
+        unexpected = done.exception
+        assert done.exit_code == code, (done.output, unexpected)
+        assert unexpected is None or isinstance(unexpected, SystemExit)
+        return done
+
+    return run
+
+
+def start(environment, *words, **pipes):
+    """Run a command in a process of its own."""
+    command = [sys.executable, "-W", "error", "-m", "mnist_kmeans_mlx", *map(str, words)]
+    return subprocess.Popen(command, env=environment, **pipes)
+
+
+@pytest.fixture(scope="session")
+def model(call, home):
+    """A model of MNIST with few iterations."""
+    path = home / "model.safetensors"
+    done = call("fit", *QUICK, "--save", path, "--no-log", "--json")
+    return path, json.loads(done.stdout)
+
+
+@pytest.fixture
+def matrix(tmp_path):
+    random = np.random.default_rng(0)
+    path = tmp_path / "points.csv"
+    rows = random.normal(size=(40, 3)) + 20 * (np.arange(40) % 2)[:, None]
+    np.savetxt(path, rows, delimiter=",")
+    return path
+
+
+def options(command):
+    return [p for p in command.params if isinstance(p, click.Option)]
+
+
+# Help
+
+
+def test_help_is_quick(environment):
+    code = (
+        "import sys\n"
+        "from mnist_kmeans_mlx.cli import main\n"
+        "for words in (['-h'], ['fit', '--help'], ['predict', '-h'], ['--version']):\n"
+        "    try: main(words)\n"
+        "    except SystemExit as end: assert end.code == 0\n"
+        "print(sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert not HEAVY & set(eval(done.stderr))
+    assert __version__ in done.stdout
+
+
+def test_the_commands():
+    assert list(main.commands) == COMMANDS
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_option_is_documented(call, name):
+    command = main.commands[name]
+    assert command.help
+    short = command.get_short_help_str(limit=62)
+    assert not short.endswith("..."), short
+    for option in options(command):
+        assert option.help, option.name
+        assert option.help.rstrip("]").rstrip()[-1] in ".)" or "[default" in option.help
+        # The environment variable is named for the option.
+        assert option.name in {text.lstrip("-").replace("-", "_") for text in option.opts}
+    for flag in ("-h", "--help"):
+        text = call(name, flag).stdout
+        for option in options(command):
+            assert max(option.opts, key=len) in text
+    assert "--json" in text
+
+
+def test_no_two_commands_give_an_option_two_meanings():
+    """They share one environment variable, so that they must share what it may say."""
+    types = {}
+    for command in main.commands.values():
+        for option in options(command):
+            found = types.setdefault(option.name, (type(option.type), option.is_flag))
+            assert found == (type(option.type), option.is_flag), option.name
+
+
+def test_version_and_completion(call):
+    assert call("--version").stdout == f"mnist-kmeans-mlx {__version__}\n"
+    script = call(env={"_MNIST_KMEANS_MLX_COMPLETE": "bash_source"}).stdout
+    assert "_MNIST_KMEANS_MLX_COMPLETE=bash_complete" in script
+
+
+# fit
+
+
+def test_fit_prints_what_was_found(call):
+    done = call("fit", *QUICK, "--no-log")
+    assert "MNIST · 12 clusters" in done.stdout
+    assert "% train accuracy" in done.stdout
+    assert "\x1b" not in done.output
+    assert "░" not in done.stdout, "no gallery in a pipe"
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_fit_as_json(model):
+    found = model[1]
+    assert found["n_clusters"] == 12
+    assert found["seed"] == 5
+    assert found["n_iter"] == 3
+    assert 0.4 < found["train_accuracy"] < 0.8
+    assert 0.4 < found["test_accuracy"] < 0.8
+    assert 2.2e6 < found["inertia"] < 2.5e6, "in units of pixels / 255"
+    assert found["timings"].keys() == {"load", "fit", "label", "predict", "score"}
+    assert found["command"] == "mnist-kmeans-mlx fit --clusters 12 --max-iter 3 --seed 5" or (
+        "--device" in found["command"]
+    )
+    assert found["parameters"]["max_iter"] == 3
+
+
+def test_the_command_in_the_result_repeats_it(call, matrix):
+    first = json.loads(call("fit", "--data", matrix, "-k", 7, "--init", "random", "--json").stdout)
+    words = shlex.split(first["command"])
+    assert words[:2] == ["mnist-kmeans-mlx", "fit"]
+    again = json.loads(call(*words[1:], "--json").stdout)
+    assert again["inertia"] == first["inertia"]
+    assert again["command"] == first["command"]
+    assert [c["size"] for c in again["clusters"]] == [c["size"] for c in first["clusters"]]
+
+
+def test_fit_of_a_matrix(call, matrix):
+    done = call("fit", "--data", matrix, "-k", 2, "--no-log", "--gallery")
+    assert "points.csv · 2 clusters" in done.stdout
+    assert "accuracy" not in done.stdout
+    assert "no square image" in done.stderr
+
+
+def test_fit_of_a_matrix_with_labels(call, matrix, tmp_path):
+    labels = tmp_path / "labels.csv"
+    np.savetxt(labels, np.arange(40) % 2, fmt="%d")
+    words = ("--data", matrix, "--labels", labels, "-k", 2, "--no-log")
+    assert "100.00 % train accuracy" in call("fit", *words).stdout
+    assert json.loads(call("data", "--data", matrix, "--labels", labels, "--json").stdout)[
+        "class_counts"
+    ] == {"0": 20, "1": 20}
+
+
+def test_an_array_is_chosen_by_its_key(call, tmp_path):
+    np.savez(tmp_path / "two.npz", a=np.eye(5), b=np.eye(6))
+    found = call("fit", "--data", tmp_path / "two.npz", "--key", "b", "-k", 2, "--json").stdout
+    assert json.loads(found)["n_features"] == 6
+
+
+def test_the_gallery_when_asked_for(call):
+    wide = call("fit", *QUICK, "--no-log", "--gallery").stdout
+    narrow = call("fit", *QUICK, "--no-log", "--gallery", env={"COLUMNS": "60"}).stdout
+    for text, width in ((wide, 100), (narrow, 60)):
+        assert "█" in text
+        assert "\x1b" not in text
+        assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+    assert narrow.count("\n") > wide.count("\n")
+
+
+def test_quiet_says_nothing_on_stderr(call, matrix, tmp_path):
+    words = ("fit", "--data", matrix, "-k", 2, "--no-log", "--save", tmp_path / "m")
+    assert call(*words).stderr == f"Saved {tmp_path / 'm'}\n"
+    assert call(*words, "-q").stderr == ""
+
+
+def test_what_the_estimator_warns_of_is_a_note(call, tmp_path):
+    np.save(tmp_path / "same.npy", np.ones((9, 2)))
+    done = call("fit", "--data", tmp_path / "same.npy", "-k", 3, "--no-log")
+    assert done.stderr.startswith("Note: Number of distinct clusters (1)")
+
+
+def test_environment_variables_stand_for_options(call, matrix):
+    found = call(
+        "fit",
+        env={
+            "MNIST_KMEANS_MLX_DATA": str(matrix),
+            "MNIST_KMEANS_MLX_CLUSTERS": "4",
+            "MNIST_KMEANS_MLX_N_INIT": "2",
+            "MNIST_KMEANS_MLX_NO_LOG": "1",
+            "MNIST_KMEANS_MLX_JSON": "1",
+            "MNIST_KMEANS_MLX_SEED": "9",
+        },
+    )
+    result = json.loads(found.stdout)
+    assert (result["n_clusters"], result["seed"], result["parameters"]["n_init"]) == (4, 9, 2)
+    assert "--n-init 2" in result["command"]
+    call("fit", code=2, env={"MNIST_KMEANS_MLX_CLUSTERS": "many"})
+
+
+# Models
+
+
+def test_predict_prints_one_digit_to_a_line(call, model, mnist):
+    path, found = model
+    digits = np.array(call("predict", path, "bundled").stdout.split(), dtype=int)
+    assert len(digits) == 10_000
+    assert np.mean(digits == mnist.y_test) == found["test_accuracy"]
+
+
+def test_predict_the_training_images_and_their_clusters(call, model, mnist):
+    path, found = model
+    text = call("predict", path, "bundled", "--part", "train", "--json").stdout
+    both = json.loads(text)
+    assert np.mean(np.array(both["labels"]) == mnist.y_train) == found["train_accuracy"]
+    sizes = np.bincount(both["clusters"], minlength=12)
+    lines = call("predict", path, "bundled", "--part", "train", "--cluster-numbers").stdout
+    assert lines.split() == list(map(str, both["clusters"]))
+    if found["n_iter"] < 3:
+        assert sizes.tolist() == [c["size"] for c in found["clusters"]]
+
+
+def test_predict_to_a_file(call, model, mnist, tmp_path):
+    np.save(tmp_path / "some.npy", mnist.x_test[:20])
+    np.save(tmp_path / "scaled.npy", mnist.x_test[:20].reshape(20, -1) / 255)
+    expected = np.array(call("predict", model[0], tmp_path / "some.npy").stdout.split(), dtype=int)
+    for data in ("some.npy", "scaled.npy"):
+        done = call("predict", model[0], tmp_path / data, "--out", tmp_path / "out.npy")
+        assert done.stdout == ""
+        assert_array_equal(np.load(tmp_path / "out.npy"), expected)
+    call("predict", model[0], tmp_path / "some.npy", "--out", tmp_path / "out.csv")
+    table = np.genfromtxt(tmp_path / "out.csv", delimiter=",", names=True)
+    assert table.dtype.names == ("cluster", "label")
+    assert_array_equal(table["label"], expected)
+    done = call("predict", model[0], "auto", "--out", tmp_path / "out.txt", code=2)
+    assert ".npy or .csv" in done.stderr
+    assert sorted(os.listdir(tmp_path)) == ["out.csv", "out.npy", "scaled.npy", "some.npy"]
+
+
+def test_a_model_without_digits_gives_cluster_numbers(call, matrix, tmp_path):
+    path = tmp_path / "m.safetensors"
+    call("fit", "--data", matrix, "-k", 2, "--no-log", "--save", path)
+    done = call("predict", path, matrix)
+    assert sorted(set(done.stdout.split())) == ["0", "1"]
+    assert "cluster numbers" in done.stderr
+    assert json.loads(call("predict", path, matrix, "--json").stdout)["labels"] is None
+    call("predict", path, matrix, "--out", tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text().startswith("cluster\n")
+    assert "names no digits" in call("evaluate", path, code=1).stderr
+
+
+def test_evaluate_scores_as_fit_did(call, model):
+    path, fitted = model
+    found = json.loads(call("evaluate", path, "--json").stdout)
+    assert found["scores"] == fitted["scores"]
+    assert f"{100 * fitted['test_accuracy']:.2f} % test accuracy" in call("evaluate", path).stdout
+
+
+# data, env, log
+
+
+def test_data(call, mnist):
+    found = json.loads(call("data", "--json").stdout)
+    assert (found["n_train"], found["n_test"], found["n_features"]) == (60000, 10000, 784)
+    assert found["sha256"] == mnist.checksum
+    text = call("data").stdout
+    assert "60,000 rows" in text
+    assert "sa/3.0" in text
+
+
+def test_env(call, device):
+    found = json.loads(call("env", "--json").stdout)
+    assert found["mnist-kmeans-mlx"] == __version__
+    assert found["device"] == device
+    assert found.keys() >= {"machine", "mlx", "numpy", "scikit-learn", "python"}
+    assert found["mlx"] in call("env").stdout
+
+
+def test_env_where_mlx_does_not_load(call, monkeypatch):
+    monkeypatch.delitem(sys.modules, "mnist_kmeans_mlx.device")
+    monkeypatch.setitem(sys.modules, "mlx.core", None)
+    found = json.loads(call("env", "--json").stdout)
+    assert "cannot be loaded" in found["mlx"]
+    assert found["mnist-kmeans-mlx"] == __version__
+
+
+def test_every_fit_adds_a_line_to_the_log(call, matrix, tmp_path):
+    log = tmp_path / "log.jsonl"
+    assert "No experiments yet" in call("log", "--log", log).stderr
+    assert json.loads(call("log", "--log", log, "--json").stdout) == []
+    for k in (2, 3):
+        call("fit", "--data", matrix, "-k", k, "--log", log)
+    call("fit", "--data", matrix, "-k", 4, "--log", log, "--no-log")
+    with log.open("a") as file:
+        file.write('{"n_clusters": 9\n')
+    done = call("log", "--log", log, "--json")
+    assert [entry["n_clusters"] for entry in json.loads(done.stdout)] == [2, 3]
+    assert done.stderr == f"Note: 1 damaged line is left out of {log}\n"
+    done = call("log", "--log", log, "--last", 1)
+    assert "points.csv" in done.stdout
+    assert len([line for line in done.stdout.splitlines() if "points.csv" in line]) == 1
+
+
+def test_the_log_of_the_user(call, matrix, home):
+    call("fit", "--data", matrix, "-k", 2)
+    found = json.loads(call("log", "--json").stdout)
+    assert found[-1]["data"] == "points.csv"
+    assert list(home.rglob("experiments.jsonl"))
+
+
+def test_a_log_that_cannot_be_written_loses_no_fit(call, matrix, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = call("fit", "--data", matrix, "-k", 2, "--log", tmp_path / "file" / "log", "--json")
+    assert json.loads(done.stdout)["n_clusters"] == 2
+    assert done.stderr.startswith("Warning: this run is not in the experiment log")
+    assert done.stderr.count("\n") == 1
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fit", "-k", "0"],
+        ["fit", "--seed", "-1"],
+        ["fit", "--seed", str(2**32)],
+        ["fit", "--n-init", "none"],
+        ["fit", "--n-init", "0"],
+        ["fit", "--device", "tpu"],
+        ["fit", "--tol", "-1"],
+        ["fit", "surplus"],
+        ["predict"],
+        ["predict", "no-such-model", "bundled"],
+        ["evaluate", "no-such-model"],
+        ["log", "--last", "0"],
+        ["--nonsense"],
+    ],
+)
+def test_usage_errors_are_2(call, words):
+    done = call(*words, code=2)
+    assert "Error: " in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_misspelt_command(call):
+    done = call("predct", code=2)
+    assert "No such command 'predct'" in done.stderr
+    if hasattr(click.exceptions, "NoSuchCommand"):
+        assert "predict" in done.stderr
+
+
+def test_errors_are_one_sentence(call, model, matrix, tmp_path):
+    foreign = tmp_path / "foreign"
+    foreign.write_bytes(b"\x80\x04}.")
+    folder = tmp_path / "no" / "folder"
+    for words, reason in (
+        (("fit", "--data", tmp_path / "none.npy"), "none.npy"),
+        (("fit", "--data", matrix, "-k", 41), "41"),
+        (("fit", "--labels", matrix), "its own labels"),
+        (("fit", "--data", foreign), "foreign"),
+        (("predict", foreign, "bundled"), "not a safetensors file"),
+        (("evaluate", foreign), "not a safetensors file"),
+        (("predict", model[0], matrix), "has 3 columns, the model needs 784"),
+        (("evaluate", model[0], "--data", matrix), "labels"),
+        (("fit", "--save", folder / "m"), f"No such file or directory: {folder / 'm'}"),
+        (("predict", model[0], "auto", "--out", folder / "m.npy"), "No such file or directory"),
+        (("data", "--data", foreign), "foreign"),
+    ):
+        done = call(*words, code=1)
+        assert done.stderr.startswith("Error: "), words
+        assert reason in done.stderr
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert done.stdout == ""
+
+
+def test_no_gpu_is_one_sentence(call, matrix):
+    import mlx.core as mx
+
+    if mx.metal.is_available() or mx.cuda.is_available():
+        pytest.skip("there is a GPU")
+    done = call("fit", "--data", matrix, "-k", "2", "--device", "gpu", code=1)
+    assert "no GPU" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_unwritable_model_is_noticed_before_the_fit(call, tmp_path, monkeypatch):
+    monkeypatch.setattr("mnist_kmeans_mlx.experiment.run", pytest.fail)
+    call("fit", "--save", tmp_path / "none" / "model", code=1)
+
+
+def test_a_model_that_fails_to_be_saved_does_not_hide_the_result(
+    call, matrix, tmp_path, monkeypatch
+):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device", "model")
+
+    monkeypatch.setattr("mnist_kmeans_mlx.persistence.save_model", full)
+    words = ("fit", "--data", matrix, "-k", 2, "--save", tmp_path / "m", "--json", "--no-log")
+    done = call(*words, code=1)
+    assert json.loads(done.stdout)["n_clusters"] == 2
+    assert done.stderr == "Error: No space left on device: model\n"
+
+
+def test_a_package_that_is_missing_is_one_sentence(call, monkeypatch):
+    monkeypatch.delitem(sys.modules, "mnist_kmeans_mlx.experiment.flow", raising=False)
+    monkeypatch.delitem(sys.modules, "mnist_kmeans_mlx.experiment", raising=False)
+    monkeypatch.delitem(sys.modules, "mnist_kmeans_mlx.estimator", raising=False)
+    monkeypatch.delitem(sys.modules, "mnist_kmeans_mlx.device", raising=False)
+    monkeypatch.setitem(sys.modules, "mlx.core", None)
+    done = call("fit", code=1)
+    assert "mnist-kmeans-mlx[cpu]" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+# Processes
+
+
+def test_a_closed_pipe_ends_it_quietly(environment, model, matrix):
+    for words in (
+        ("predict", model[0], "bundled", "--part", "train"),
+        ("fit", "--data", matrix, "-k", "2", "--no-log"),
+    ):
+        process = start(environment, *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process.stdout.close()
+        complaint = process.stderr.read().decode()
+        process.stderr.close()
+        assert process.wait(60) == 1
+        assert complaint == ""
+
+
+def test_ctrl_c_is_130(environment, tmp_path):
+    """On a terminal: the spinner shows, stops, and leaves the cursor visible."""
+    terminal, end = pty.openpty()
+    termios.tcsetwinsize(end, (24, 80))
+    words = ("fit", "-k", "300", "--n-init", "50", "--save", tmp_path / "m", "--no-log")
+    process = start(environment, *words, stdout=subprocess.PIPE, stderr=end)
+    os.close(end)
+    seen, sent, deadline = b"", False, time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            part = os.read(terminal, 1024)
+        except OSError:  # how a terminal on Linux says that nobody writes to it any more
+            break
+        if not part:
+            break
+        seen += part
+        if b"Finding 300 clusters" in seen and not sent:
+            time.sleep(0.3)
+            process.send_signal(signal.SIGINT)
+            sent = True
+    os.close(terminal)
+    if time.monotonic() >= deadline:
+        process.kill()
+    assert process.stdout.read() == b""
+    process.stdout.close()
+    assert process.wait(60) == 130
+    assert b"Loading data" in seen
+    assert b"Traceback" not in seen
+    assert seen.endswith(b"Interrupted.\r\n")
+    assert b"\x1b[?25h" in seen
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_terminal_without_unicode_gets_no_traceback(environment, matrix):
+    plain = {**environment, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    words = ("fit", "--data", matrix, "-k", "2", "--no-log")
+    with start(plain, *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        out, complaint = process.communicate(timeout=60)
+    assert process.returncode == 0, complaint
+    assert out.isascii()
+    assert b"2 clusters" in out

@@ -1,0 +1,403 @@
+import json
+import os
+import stat
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from mnist_kmeans_mlx import persistence
+from mnist_kmeans_mlx.estimator import KMeans
+from mnist_kmeans_mlx.persistence import Model, ModelError, load_model, safetensors, save_model
+from mnist_kmeans_mlx.persistence.files import check_writable, write_atomically
+
+LABELS = {3: [1], 7: [0, 2]}
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return np.random.default_rng(0).normal(size=(60, 5))
+
+
+@pytest.fixture(scope="module")
+def fitted(rows, device):
+    return KMeans(3, random_state=7, device=device).fit(rows)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def good(fitted, tmp_path_factory):
+    """The bytes of a sound model."""
+    path = tmp_path_factory.mktemp("good") / "m"
+    save_model(path, fitted, cluster_labels=LABELS, metadata={"unit": 255.0})
+    return path.read_bytes()
+
+
+def test_every_attribute_and_parameter_comes_back_to_the_last_bit(fitted, rows, path):
+    metadata = {"checksum": "abc", "unit": 255.0, "nothing": None, "nested": {"a": [1, 2.5]}}
+    assert save_model(path, fitted, cluster_labels=LABELS, metadata=metadata) == path
+    model = load_model(path)
+    assert isinstance(model, Model)
+    assert model.cluster_labels == LABELS
+    assert model.metadata == metadata
+    assert model.created.endswith("+00:00")
+    back = model.estimator
+    assert type(back) is KMeans
+    assert back.get_params() == fitted.get_params()
+    assert vars(back).keys() == vars(fitted).keys()
+    for name, value in vars(fitted).items():
+        found = getattr(back, name)
+        assert type(found) is type(value), name
+        assert_array_equal(found, value)
+        if isinstance(value, np.ndarray):
+            assert found.dtype == value.dtype
+            assert found.flags.writeable
+    assert_array_equal(back.predict(rows), fitted.predict(rows))
+    assert_array_equal(back.transform(rows), fitted.transform(rows))
+    assert list(back.get_feature_names_out()) == list(fitted.get_feature_names_out())
+
+
+@pytest.mark.parametrize("name", persistence._CLASSES)
+def test_every_estimator_comes_back(name, rows, path, device):
+    fitted = persistence._class(name)(3, random_state=0, device=device).fit(rows)
+    save_model(path, fitted)
+    back = load_model(path).estimator
+    assert type(back) is type(fitted)
+    assert vars(back).keys() == vars(fitted).keys()
+    assert_array_equal(back.predict(rows), fitted.predict(rows))
+    assert back.fit(rows).inertia_ == fitted.inertia_
+
+
+def test_feature_names_come_back(path, device):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"länge": [0.0, 1, 9, 10], "b": [0.0, 0, 1, 1]})
+    save_model(path, KMeans(2, random_state=0, device=device).fit(frame))
+    back = load_model(path).estimator
+    assert back.feature_names_in_.tolist() == ["länge", "b"]
+    assert back.feature_names_in_.dtype == object
+    back.predict(frame)  # would warn about names, and warnings are errors
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
+def test_centres_keep_their_dtype(rows, path, device, dtype):
+    fitted = KMeans(2, random_state=0, device=device).fit((100 * abs(rows)).astype(dtype))
+    save_model(path, fitted)
+    back = load_model(path).estimator.cluster_centers_
+    assert back.dtype == fitted.cluster_centers_.dtype
+    assert_array_equal(back, fitted.cluster_centers_)
+
+
+def test_given_centres_and_numpy_numbers_as_parameters(rows, path, device):
+    fitted = KMeans(np.int64(2), init=rows[:2], n_init=1, tol=np.float64(1e-3), device=device).fit(
+        rows
+    )
+    save_model(path, fitted)
+    back = load_model(path).estimator
+    assert_array_equal(back.init, rows[:2])
+    assert back.n_clusters == 2
+    assert type(back.tol) is np.float64
+    back.fit(rows)
+
+
+def test_a_generator_is_saved_as_none(rows, path, device):
+    fitted = KMeans(2, random_state=np.random.RandomState(0), device=device).fit(rows)
+    with pytest.warns(UserWarning, match="random_state"):
+        save_model(path, fitted)
+    assert load_model(path).estimator.random_state is None
+    assert isinstance(fitted.random_state, np.random.RandomState)
+
+
+def test_a_function_is_refused(rows, path, device):
+    fitted = KMeans(2, init=lambda X, n, random_state: X[:n], n_init=1, device=device).fit(rows)
+    with pytest.raises(ModelError, match="init is a function"):
+        save_model(path, fitted)
+    assert not path.exists()
+
+
+def test_what_cannot_be_saved_is_refused(fitted, path):
+    from sklearn.cluster import KMeans as Other
+
+    class Sub(KMeans):
+        pass
+
+    for estimator, reason in (
+        (KMeans(), "not fitted"),
+        (Other(2).fit([[0.0], [1.0]]), "cannot save"),
+        (Sub(2).fit([[0.0], [1.0]]), "cannot save a Sub"),
+        (object(), "cannot save a object"),
+    ):
+        with pytest.raises(ModelError, match=reason):
+            save_model(path, estimator)
+    for metadata in ({"f": print}, {"s": {1, 2}}, {"o": np.array([object()])}):
+        with pytest.raises(ModelError, match=r"cannot save metadata\.\w"):
+            save_model(path, fitted, metadata=metadata)
+    assert not path.exists()
+
+
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats(allow_nan=False)
+        | st.text()
+        | st.tuples(st.integers(), st.text()),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner),
+        max_leaves=10,
+    )
+)
+def test_metadata_comes_back(fitted, tmp_path_factory, value):
+    path = tmp_path_factory.getbasetemp() / "any.safetensors"
+    save_model(path, fitted, metadata={"value": value, "$array": value})
+    assert load_model(path).metadata == {"value": value, "$array": value}
+
+
+def test_other_readers_read_it(good, path):
+    """The layout is that of the safetensors format: header, JSON, raw little-endian arrays."""
+    (length,) = struct.unpack("<Q", good[:8])
+    header = json.loads(good[8 : 8 + length])
+    assert header["__metadata__"]["format"] == "mnist_kmeans_mlx"
+    centers = header["attributes.cluster_centers_"]
+    assert (centers["dtype"], centers["shape"]) == ("F64", [3, 5])
+    assert length % 8 == 0
+    assert centers["data_offsets"][0] % 8 == 0
+
+    from mnist_kmeans_mlx.datasets import load_matrix
+
+    path.write_bytes(good)
+    found = load_matrix(path, key="attributes.cluster_centers_")
+    path_model = load_model(path)
+    assert_array_equal(found, path_model.estimator.cluster_centers_)
+
+
+# Damage
+
+
+def rebuilt(good, *, texts=None, header=None, data=None, sign=True):
+    """A file with some of its parts replaced, its checksum made right again."""
+    (length,) = struct.unpack("<Q", good[:8])
+    old = json.loads(good[8 : 8 + length])
+    new_texts = {**old.pop("__metadata__"), **(texts or {})}
+    new_texts = {key: text for key, text in new_texts.items() if text is not None}
+    new_header = {**old, **(header or {})}
+    new_data = good[8 + length :] if data is None else data
+    if sign:
+        new_texts.pop("sha256", None)
+        new_texts["sha256"] = safetensors._checksum(new_texts, new_header, [new_data])
+    text = json.dumps({"__metadata__": new_texts, **new_header}).encode()
+    return struct.pack("<Q", len(text)) + text + new_data
+
+
+def refused(path, content, match):
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=match) as caught:
+        load_model(path)
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    assert "\n" not in message
+    assert message.endswith(".")
+
+
+def test_rebuilding_as_such_does_no_damage(good, path):
+    path.write_bytes(rebuilt(good))
+    assert load_model(path).cluster_labels == LABELS
+
+
+def test_a_file_cut_anywhere_is_refused(good, path):
+    for end in [*range(0, 40), *range(40, len(good), 97), len(good) - 1]:
+        refused(path, good[:end], "safetensors|damaged")
+    refused(path, good + b"\0", "damaged")
+
+
+def test_a_bit_flipped_anywhere_is_noticed_or_harmless(good, path):
+    (length,) = struct.unpack("<Q", good[:8])
+    random = np.random.default_rng(1)
+    for position in random.choice(len(good), 300, replace=False):
+        broken = bytearray(good)
+        broken[position] ^= 1 << random.integers(8)
+        path.write_bytes(broken)
+        try:
+            model = load_model(path)
+        except ModelError:
+            continue
+        # White space between two values of the header may change and mean the same.
+        assert 8 <= position < 8 + length
+        assert model.cluster_labels == LABELS
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"", "cut short"),
+        (b"\x80\x04\x95\x10\0\0\0\0\0\0\0}.", "not a safetensors"),
+        (struct.pack("<Q", 2**63) + b"{}", "not a safetensors"),
+        (struct.pack("<Q", 2) + b"[]", "header is damaged"),
+        (struct.pack("<Q", 2) + b"{}", "not a model"),
+        (struct.pack("<Q", 4) + b"\xff\xfe{}", "header is damaged"),
+        (struct.pack("<Q", 40000) + b"[" * 40000, "header is damaged"),
+        (struct.pack("<Q", 24) + b'{"__metadata__":{"a":1}}', "header is damaged"),
+    ],
+)
+def test_foreign_files(path, content, match):
+    refused(path, content, match)
+
+
+def test_somebody_elses_safetensors(path):
+    import mlx.core as mx
+
+    mx.save_safetensors(str(path), {"weight": mx.zeros((2, 2))}, {"format": "mlx"})
+    refused(path, path.read_bytes(), "not a model of mnist-kmeans-mlx")
+
+
+def test_a_later_format_asks_for_an_upgrade(good, path):
+    refused(path, rebuilt(good, texts={"format_version": "2"}), "upgrade mnist-kmeans-mlx")
+    refused(path, rebuilt(good, texts={"format_version": "two"}), "format version")
+
+
+@pytest.mark.parametrize(
+    ("texts", "match"),
+    [
+        ({"class": "Popen"}, "'Popen', which this version does not know"),
+        ({"class": None}, "lacks 'class'"),
+        ({"parameters": '{"n_clusters": 3, "shell": true}'}, "shell"),
+        ({"parameters": "[]"}, "tables"),
+        ({"parameters": "{"}, "damaged"),
+        ({"attributes": "{}"}, "cluster_centers_"),
+        ({"attributes": '{"__class__": 1}'}, "no fitted attribute"),
+        ({"attributes": '{"predict": 1}'}, "no fitted attribute"),
+        ({"attributes": '{"a_": {"$array": "nowhere"}}'}, "lacks 'nowhere'"),
+        ({"cluster_labels": '{"$items": [[1, [99]]]}'}, "not one of its 3 clusters"),
+        ({"cluster_labels": '{"$items": [[1, [-1]]]}'}, "not one of its 3 clusters"),
+        ({"cluster_labels": "[1]"}, "damaged"),
+        ({"metadata": "[1]"}, "tables"),
+    ],
+)
+def test_a_forged_header_is_refused(good, path, texts, match):
+    refused(path, rebuilt(good, texts=texts), match)
+
+
+CENTERS = "attributes.cluster_centers_"
+
+
+@pytest.mark.parametrize(
+    ("entry", "match"),
+    [
+        ({"dtype": "F64", "shape": [3, 5], "data_offsets": [8, 128]}, "place"),
+        ({"dtype": "F64", "shape": [3, 6], "data_offsets": [0, 120]}, "place"),
+        ({"dtype": "F64", "shape": [-3, -5], "data_offsets": [0, 120]}, "impossible shape"),
+        ({"dtype": "F64", "shape": [True, 15], "data_offsets": [0, 120]}, "impossible shape"),
+        ({"dtype": "F64", "shape": [2**62, 2**62], "data_offsets": [0, 120]}, "impossible"),
+        ({"dtype": "F64", "shape": [1] * 99, "data_offsets": [0, 120]}, "impossible"),
+        ({"dtype": "BF16", "shape": [60], "data_offsets": [0, 120]}, "known dtype"),
+        ({"dtype": "F64", "shape": [15], "data_offsets": [0, 120]}, "not a matrix"),
+        ({"dtype": "I64", "shape": [3, 5], "data_offsets": [0, 120]}, "not finite"),
+        ({"dtype": "F64", "shape": [5, 3], "data_offsets": [0, 120]}, "features differ"),
+        ({"dtype": "F64", "shape": [3, 5]}, "no place"),
+        ({"dtype": "F64", "shape": [3, 5], "data_offsets": ["a", "b"]}, "no place"),
+        ("F64", "no place"),
+        (None, "no place"),
+    ],
+)
+def test_arrays_that_are_not_where_or_what_they_claim(good, path, entry, match):
+    refused(path, rebuilt(good, header={CENTERS: entry}), match)
+
+
+def test_centres_that_are_no_numbers_and_labels_out_of_range(good, path):
+    (length,) = struct.unpack("<Q", good[:8])
+    data = bytearray(good[8 + length :])
+    header = json.loads(good[8 : 8 + length])
+    at = header[CENTERS]["data_offsets"][0]
+    refused(
+        path,
+        rebuilt(good, data=bytes(data[:at] + struct.pack("<d", np.nan) + data[at + 8 :])),
+        "not finite",
+    )
+    at = header["attributes.labels_"]["data_offsets"][0]
+    refused(
+        path,
+        rebuilt(good, data=bytes(data[:at] + struct.pack("<i", 3) + data[at + 4 :])),
+        "not one of its 3 clusters",
+    )
+
+
+def test_a_wrong_checksum_is_damage(good, path):
+    refused(path, rebuilt(good, texts={"created": "yesterday"}, sign=False), "checksum")
+
+
+def test_no_file_a_folder_and_a_pipe(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        load_model(tmp_path / "none")
+    with pytest.raises(ModelError, match="not a regular file"):
+        load_model(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ModelError, match="not a regular file"):
+        load_model(tmp_path / "pipe")
+
+
+# Writing
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
+    target = tmp_path / "file"
+    target.write_bytes(b"old")
+
+    def fail():
+        with write_atomically(target) as file:
+            file.write(b"new")
+            raise EOFError
+
+    with pytest.raises(EOFError):
+        fail()
+    assert target.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_writing_follows_links_and_keeps_permissions(tmp_path):
+    target, link = tmp_path / "file", tmp_path / "link"
+    target.write_bytes(b"old")
+    target.chmod(0o640)
+    link.symlink_to("file")
+    with write_atomically(link) as file:
+        file.write(b"new")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+
+
+def test_a_new_file_has_the_permissions_that_people_expect(tmp_path):
+    old = os.umask(0o027)
+    try:
+        with write_atomically(tmp_path / "file") as file:
+            file.write(b"new")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+
+
+def test_what_is_not_writable_is_named(tmp_path):
+    for path in (tmp_path / "no" / "such" / "file", tmp_path, "/dev/null"):
+        with pytest.raises(OSError, match=r".") as caught:
+            check_writable(path)
+        assert caught.value.filename == str(path)
+    check_writable(tmp_path / "file")
+    assert os.listdir(tmp_path) == []
+
+
+def test_reading_a_model_needs_no_pickle():
+    code = """
+import sys
+import mnist_kmeans_mlx.persistence as p, inspect
+for module in (p, p.safetensors):
+    assert "pickle" not in vars(module)
+assert "mlx" not in sys.modules, "the format needs no MLX"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
