@@ -23,8 +23,12 @@ LAYERS = [
     {"report", "benchmark", "experiment"},
     {
         "datasets",
+        "base",
         "estimator",
         "minibatch",
+        "bisecting",
+        "functions",
+        "progress",
         "labeling",
         "metrics",
         "persistence",
@@ -34,10 +38,11 @@ LAYERS = [
     {"device"},
 ]
 ENGINE_LAYERS = [
-    {"engine.lloyd"},
+    {"engine.lloyd", "engine.minibatch"},
     {"engine.seeding", "engine.assignment", "engine.centroids"},
-    {"engine.distances"},
+    {"engine.distances", "engine.pairwise", "engine.sphere"},
     {"engine.points"},
+    {"engine.sketch"},
 ]
 NOT_IN_ENGINE = {"click", "io", "logging", "os", "pathlib", "rich", "sklearn", "sys", "time"}
 # Test files about no single module.
