@@ -102,7 +102,7 @@ def test_a_sketch_bounds_scores_from_below(multiplier, device):
     exact = (
         oracle.distances_sq(rows, centers) - oracle.distances_sq(rows, points.origin[None])
     ) * (points.scale**2)
-    lower = host_view(sketched.lower_scores(points.sketch.array)).astype(np.float64)
+    lower = host_view(sketched.lower_scores(slice(0, 5000))).astype(np.float64)
     slope, constant = sketched.tolerance
     error = slope * np.sqrt(points.norms_sq) + constant
     assert (lower <= exact + error[:, None]).all()

@@ -48,10 +48,10 @@ class FullAssignment:
         points = self.points
         labels = np.empty(points.n, dtype=np.intp)
         slope, constant = codebook.tolerance
-        array, norms = points.array, points.norms
+        norms = points.norms
 
         def compare(part: slice) -> Index:
-            scores = codebook.scores(array[part])
+            scores = codebook.scores(points.block(part))
             reach = mx.min(scores, axis=1) + 2 * (slope * norms[part] + constant)
             label = mx.argmin(scores, axis=1)
             doubtful = mx.sum(scores <= reach[:, None], axis=1) > 1

@@ -92,7 +92,7 @@ class Centroids:
             if not on_device:
                 return self._one_hot(labels[part], self._weights(part)) @ points.summable(part)
             own = mx.array(labels[part].astype(np.int32)) == clusters
-            product = points.device.matmul(own.astype(mx.float32), points.array[part])
+            product = points.device.matmul(own.astype(mx.float32), points.block(part))
             return host_view(product).astype(np.float64)
 
         sums = np.zeros((self.k, points.d))

@@ -93,18 +93,18 @@ class SketchedCodebook:
     """
 
     def __init__(self, sketch: Sketch, moved: Float64, norms_sq: Float64) -> None:
-        self.device = sketch.device
-        with mx.stream(self.device.mlx):
+        self.sketch, device = sketch, sketch.device
+        with mx.stream(device.mlx):
             self._factor = mx.array(sketch.centers(moved, norms_sq))
             mx.eval(self._factor)
         largest_sq = float(norms_sq.max())
         # The squared norms of the centres are rounded and multiplied like all else.
-        square = 1.01 * (2 * self.device.input_roundoff + 4 * FLOAT32_ROUNDOFF)
+        square = 1.01 * (2 * device.input_roundoff + 4 * FLOAT32_ROUNDOFF)
         self.tolerance = sketch.slope * np.sqrt(largest_sq), square * largest_sq
 
-    def lower_scores(self, block: mx.array) -> mx.array:
-        """Lower bounds ``(m, k)`` of the scores of a block of sketched rows."""
-        return self.device.matmul(block, self._factor)
+    def lower_scores(self, part: slice) -> mx.array:
+        """Lower bounds ``(m, k)`` of the scores of consecutive rows."""
+        return self.sketch.device.matmul(self.sketch.array[part], self._factor)
 
 
 def decide(codebook: Codebook, index: Index) -> Index:

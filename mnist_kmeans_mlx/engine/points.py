@@ -19,7 +19,7 @@ Index = npt.NDArray[np.intp]
 # Every integer up to here is a float32, so sums that stay below are exact in any order.
 EXACT_FLOAT32 = 1 << 24
 # Bytes of float64 rows that a core works on at once: they stay in its cache.
-HOST_BLOCK = 1 << 20
+HOST_BLOCK = 4 << 20
 
 
 class Points:
@@ -56,6 +56,7 @@ class Points:
         self.device = device
         self.weights = weights
         self.n, self.d = rows.shape
+        self.host_step = max(1, HOST_BLOCK // (8 * self.d))
         self._find_frame()
         self._convert()
 
@@ -67,10 +68,13 @@ class Points:
         with np.errstate(over="ignore"):
             mean = sample.mean(axis=0)
         origin = np.clip(np.where(np.isfinite(mean), mean, 0.0), low, high)
-        if whole:
+        self.integer = whole and _reach(low, high, np.rint(origin)) <= EXACT_FLOAT32
+        if self.integer:
             origin = np.rint(origin)
-        limit = float(np.max(np.maximum(high - origin, origin - low), initial=0.0))
-        self.integer = whole and limit <= EXACT_FLOAT32
+            # Rows near zero, such as pixels, stay where they are: moving them costs a pass.
+            if _reach(low, high, np.zeros(self.d)) <= 2 * _reach(low, high, origin):
+                origin = np.zeros(self.d)
+        limit = _reach(low, high, origin)
         self.origin: Float64 = origin
         self.scale = 1.0 if self.integer or limit == 0 else 2.0 ** -np.frexp(limit)[1]
         self.limit = limit * self.scale
@@ -125,6 +129,12 @@ class Points:
             mx.eval(array)
         return array
 
+    def block(self, part: slice) -> mx.array:
+        """Consecutive rows of `array`, which the CPU makes afresh rather than keep all of it."""
+        if self.device.kind == "cpu" and "array" not in self.__dict__:
+            return mx.array(self.float32(part))
+        return self.array[part]
+
     @cached_property
     def norms(self) -> mx.array:
         """Norms ``(n,)`` of the moved and scaled rows on the device, float32, rounded up."""
@@ -150,7 +160,7 @@ class Points:
 
     def host_parts(self, n: int | None = None) -> list[slice]:
         """Slices of rows that stay in cache as float64."""
-        return _parts(self.n if n is None else n, max(1, HOST_BLOCK // (8 * self.d)))
+        return _parts(self.n if n is None else n, self.host_step)
 
     def device_parts(
         self, width: int, n: int | None = None, most: int | None = None
@@ -167,8 +177,10 @@ class Points:
 
     def raw(self, index: Index | slice | list[int], dtype: Any = np.float64) -> npt.NDArray[Any]:
         """Rows as given, in float64 or another dtype."""
-        block = self.rows[index]
-        return np.asarray(block.toarray() if hasattr(block, "toarray") else block).astype(dtype)
+        if hasattr(self.rows, "toarray"):
+            return self.rows[index].toarray().astype(dtype)
+        rows = self.rows[index] if isinstance(index, slice) else self.rows.take(index, axis=0)
+        return rows.astype(dtype)
 
     def moved(self, index: Index | slice) -> Float64:
         """Moved and scaled rows in float64."""
@@ -186,7 +198,8 @@ class Points:
     def _whole(self, index: Index | slice | list[int]) -> Float32:
         """Moved rows of whole numbers, exact in float32."""
         block = self.raw(index, np.float32)
-        block -= self.origin.astype(np.float32)
+        if self.origin.any():
+            block -= self.origin.astype(np.float32)
         return block
 
     def summable(self, index: Index | slice) -> npt.NDArray[np.floating[Any]]:
@@ -197,10 +210,6 @@ class Points:
     def move(self, centers: Float64) -> Float64:
         """Centres in the frame of the moved rows."""
         return (centers - self.origin) * self.scale
-
-    def gather(self, index: Index) -> mx.array:
-        """Chosen rows on the device."""
-        return mx.take(self.array, mx.array(index.astype(np.int32)), axis=0)
 
     # Distances in float64
 
@@ -238,7 +247,7 @@ class Points:
         """
         result = np.empty(len(index))
         center = self._whole([row])[0] if self._products_are_exact else self.raw([row])[0]
-        for part in self.host_parts(len(index)):
+        for part in _parts(len(index), self.host_step):
             if self._products_are_exact:
                 products = self._exact_products(self._whole(index[part]), center)
                 result[part] = self.norms_sq[index[part]] - 2 * products + self.norms_sq[row]
@@ -266,3 +275,8 @@ class Points:
 
 def _parts(n: int, step: int) -> list[slice]:
     return [slice(start, min(start + step, n)) for start in range(0, n, step)]
+
+
+def _reach(low: Float64, high: Float64, origin: Float64) -> float:
+    """Largest distance from the origin in any feature."""
+    return float(np.max(np.maximum(high - origin, origin - low), initial=0.0))

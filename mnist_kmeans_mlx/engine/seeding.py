@@ -72,19 +72,19 @@ def _closest_with_each(points: Points, closest: Float64, candidates: Index) -> F
     sketched = codebook.sketch()
     slope, constant = codebook.tolerance if sketched is None else sketched.tolerance
     improved = np.repeat(closest[None], len(candidates), axis=0)
-    rows = points.array if points.sketch is None else points.sketch.array
-    compare = codebook.scores if sketched is None else sketched.lower_scores
 
     def improve(part: slice) -> None:
-        norms_sq = points.norms_sq[part]
-        error = slope * np.sqrt(norms_sq) + constant
-        error += 8 * FLOAT32_ROUNDOFF * (norms_sq + closest[part])
-        reach = (closest[part] - norms_sq + error).astype(np.float32)
-        for row, lower, nearest in zip(
-            candidates, host_view(compare(rows[part])).T, improved, strict=True
-        ):
-            index = part.start + np.flatnonzero(lower < reach)
-            nearest[index] = np.minimum(nearest[index], points.distances_sq_to_row(index, row))
+        if sketched is None:
+            lower = codebook.scores(points.block(part))
+        else:
+            lower = sketched.lower_scores(part)
+        norms_sq, own = points.norms_sq[part], closest[part]
+        error = slope * np.sqrt(norms_sq) + constant + 8 * FLOAT32_ROUNDOFF * (norms_sq + own)
+        reach = (own - norms_sq + error).astype(np.float32)
+        for row, bound, nearest in zip(candidates, host_view(lower).T, improved, strict=True):
+            index = part.start + np.flatnonzero(bound < reach)
+            nearest[index] = np.minimum(own[index - part.start],
+                                        points.distances_sq_to_row(index, row))  # fmt: skip
 
     points.device.map(improve, points.device_parts(max(64, codebook.k)))
     return improved

@@ -21,7 +21,7 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 WIDTHS = (32, 64, 128)
-# Share of the squared norms that the axes must capture: with less, few comparisons are decided.
+# Share of the variance that the axes must capture: with less, few comparisons are decided.
 WORTHWHILE = 0.9
 FEWEST_ROWS = 4096
 # Bytes of rows to project at once.
@@ -85,11 +85,13 @@ class Sketch:
         if n < FEWEST_ROWS or d < 2 * WIDTHS[0]:
             return None
         chosen = np.arange(0, n, n // FEWEST_ROWS)
-        sample, energy = rows(chosen), norms_sq[chosen].sum()
+        sample = rows(chosen)
         covariance = sample.T @ sample
+        spread = np.square(sample - sample.mean(axis=0)).sum(dtype=np.float64)
         for m in (m for m in WIDTHS if 2 * m <= d):
             axes = _leading_axes(covariance, m)
-            if np.square(sample @ axes).sum(dtype=np.float64) >= WORTHWHILE * energy:
+            rest = norms_sq[chosen].sum() - np.square(sample @ axes).sum(dtype=np.float64)
+            if rest <= (1 - WORTHWHILE) * spread:
                 return cls(rows, norms_sq, axes, device)
         return None
 
