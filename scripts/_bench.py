@@ -1,0 +1,292 @@
+"""What the benchmarks share: data, processes with a clock, one judge of results, tables."""
+
+import hashlib
+import json
+import math
+import os
+import select
+import statistics
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+WORKER = Path(__file__).with_name("_bench_arms.py")
+sys.path.insert(0, str(ROOT))
+
+# Some environments set these to tame OpenBLAS; left alone it finds the processor's own kernel.
+UNWANTED = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+START_LIMIT = 120  # seconds to import a library, or to read the rows
+
+
+# Data
+
+
+@dataclass
+class Data:
+    """Rows in a file, for the arms, and in memory, for the judge."""
+
+    name: str
+    rows: np.ndarray
+    classes: np.ndarray | None
+    path: Path
+    unit: float = 1.0  # SSE is told in this unit
+    scores: dict = field(default_factory=dict, repr=False)
+
+    def job(self):
+        """What a worker needs to read the rows."""
+        return {"path": str(self.path), "source": self.rows.dtype.str, "shape": self.rows.shape}
+
+    def score(self, centers):
+        """SSE, in float64, and train accuracy of the clustering that centres stand for."""
+        key = hashlib.sha256(np.ascontiguousarray(centers)).hexdigest()
+        if key not in self.scores:
+            labels, sse = nearest(self.rows, centers)
+            self.scores[key] = {"sse": sse / self.unit, "accuracy": self.accuracy(labels)}
+        return self.scores[key]
+
+    def accuracy(self, labels):
+        """Share of rows that have the class most frequent in their cluster."""
+        if self.classes is None:
+            return None
+        counts = np.zeros((labels.max() + 1, self.classes.max() + 1), dtype=np.intp)
+        np.add.at(counts, (labels, self.classes), 1)
+        return counts.max(axis=1).sum() / len(labels)
+
+
+def blocks(n, width):
+    """Slices of rows that take some 32 MB as float64."""
+    step = max(1, (4 << 20) // width)
+    return [slice(start, min(start + step, n)) for start in range(0, n, step)]
+
+
+def nearest(rows, centers):
+    """Nearest centres and summed squared distances to them, both in float64."""
+    centers = np.asarray(centers, dtype=np.float64)
+    norms = np.square(centers).sum(axis=1)
+    labels, sse = np.empty(len(rows), dtype=np.intp), 0.0
+    for part in blocks(len(rows), max(centers.shape)):
+        block = rows[part].astype(np.float64)
+        labels[part] = np.argmin(norms - 2 * (block @ centers.T), axis=1)
+        block -= centers[labels[part]]
+        sse += float(np.square(block, out=block).sum())
+    return labels, sse
+
+
+def store(name, rows, classes, folder, unit=1.0):
+    path = Path(folder) / f"{name}.rows"
+    rows.tofile(path)
+    return Data(name, rows, classes, path, unit)
+
+
+def mnist(folder, limit=None):
+    """MNIST's training images as bytes; SSE as if pixels went from 0 to 1."""
+    from mnist_kmeans_mlx.datasets import load_mnist
+
+    data = load_mnist()
+    rows = data.x_train[:limit].reshape(-1, 784)
+    return store("mnist", rows, data.y_train[:limit], folder, unit=255.0**2)
+
+
+def embeddings(folder, n, d, seed=0):
+    """Unit vectors around many topics of unequal size, with a spectrum that falls off."""
+    rng = np.random.default_rng(seed)
+    rotation = np.linalg.qr(rng.standard_normal((d, d)))[0]
+    spread = (rotation * (1 + np.arange(d)) ** -0.5).T.astype(np.float32)
+    topics = rng.standard_normal((2000, d), dtype=np.float32) @ spread
+    sizes = rng.dirichlet(np.ones(len(topics)))
+    rows = np.empty((n, d), dtype=np.float32)
+    for part in blocks(n, d):
+        size = part.stop - part.start
+        rows[part] = 0.7 * rng.standard_normal((size, d), dtype=np.float32) @ spread
+        rows[part] += topics[rng.choice(len(topics), size, p=sizes)]
+        rows[part] /= np.linalg.norm(rows[part], axis=1, keepdims=True)
+    return store(f"embeddings-{n}x{d}", rows, None, folder)
+
+
+# Processes
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to cluster: a class of `_bench_arms` with its options, and where to run it."""
+
+    name: str
+    kind: str
+    options: dict = field(default_factory=dict)
+    peer: str = ""  # whose virtual environment; "" for the interpreter that runs this
+    modes: tuple = ()
+    environment: dict = field(default_factory=dict)
+
+
+class ArmFailed(Exception):
+    """An arm cannot run here, or broke down; says why."""
+
+
+class TimeLimit(ArmFailed):
+    """An arm took longer than it may; its process is gone."""
+
+
+class Worker:
+    """An arm in its own process."""
+
+    def __init__(self, arm, folder, python=sys.executable):
+        self.arm, self.folder = arm, Path(folder)
+        self.log = open(self.folder / f"{arm.name}.log", "w+")  # noqa: SIM115
+        environment = {k: v for k, v in os.environ.items() if k not in UNWANTED}
+        # Packages of this interpreter must not shadow those of a peer's environment.
+        paths = environment.pop("PYTHONPATH", "").split(os.pathsep)
+        if not arm.peer:
+            environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, paths)])
+        self.process = subprocess.Popen(
+            [python, str(WORKER), arm.kind, json.dumps(arm.options)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            env=environment | arm.environment,
+            text=True,
+        )
+
+    def ask(self, do, limit=None, **job):
+        """Have a job done, within `limit` seconds."""
+        try:
+            self.process.stdin.write(json.dumps({"do": do, **job}) + "\n")
+            self.process.stdin.flush()
+        except OSError:
+            raise ArmFailed(self.last_words()) from None
+        if not select.select([self.process.stdout], [], [], limit)[0]:
+            self.close()
+            raise TimeLimit(f"took longer than {limit:.3g} s")
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise ArmFailed(self.last_words())
+        answer = json.loads(answer)
+        if "error" in answer:
+            raise ArmFailed(answer["error"])
+        return answer
+
+    def fit(self, limit=None, init=None, **job):
+        """Fit; ``answer["centers"]`` and, if the arm has them, ``answer["labels"]`` are arrays."""
+        out = self.folder / self.arm.name
+        if init is not None:
+            np.save(f"{out}.init.npy", init)
+            job["init"] = f"{out}.init.npy"
+        answer = self.ask("fit", limit, out=str(out), **job)
+        answer["centers"] = np.load(f"{out}.centers.npy")
+        answer["labels"] = np.load(f"{out}.labels.npy") if answer["labels"] else None
+        return answer
+
+    def last_words(self):
+        code = self.process.wait()
+        self.log.seek(0)
+        lines = self.log.read().split("\n")
+        return next((line for line in reversed(lines) if line.strip()), f"ended with code {code}")
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.log):
+            with suppress(OSError):  # what was still to be written
+                stream.close()
+
+
+def pick(arms, patterns):
+    """Arms that match one of some shell patterns, separated by commas."""
+    return [a for a in arms if any(fnmatchcase(a.name, p) for p in patterns.split(","))]
+
+
+def pick_rows(rows, k, seed=0):
+    """Rows to start from: k-means++ on a sample, in scikit-learn, so that no arm chose them."""
+    from sklearn.cluster import kmeans_plusplus
+
+    rng = np.random.RandomState(seed)
+    sample = np.sort(rng.permutation(len(rows))[: max(5000, 10 * k)])
+    chosen = kmeans_plusplus(rows[sample].astype(np.float32), k, random_state=rng)[1]
+    return sample[chosen]
+
+
+def pick_start(n, k, seed=0):
+    """Rows to start from, drawn evenly: quick however many there are."""
+    return np.sort(np.random.RandomState(seed).choice(n, size=k, replace=False))
+
+
+def rotated(names, turn):
+    """The same names in the order of a round, each round beginning one later."""
+    return [*names[turn % max(1, len(names)) :], *names[: turn % max(1, len(names))]]
+
+
+# Numbers
+
+
+def spread(values):
+    """Median, least and most."""
+    if not values:
+        return None
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+
+
+def ratio(seconds, ours):
+    """How many times as long as we an arm took: round by round, then the median and the range."""
+    return spread([theirs / us for theirs, us in zip(seconds, ours, strict=False)])
+
+
+def show(value, digits=3):
+    """A number as people read it; a dot for what there is not."""
+    if value is None:
+        return "·"
+    if isinstance(value, dict):
+        low, median, high = (f"{value[key]:.2f}" for key in ("low", "median", "high"))
+        return f"{median} ({low}-{high})"
+    if isinstance(value, float):
+        whole = math.floor(math.log10(abs(value))) + 1 if value else 0
+        return f"{value:.{max(0, digits - max(whole, 0))}f}"
+    return str(value)
+
+
+def megabytes(count):
+    return None if count is None else count >> 20
+
+
+def table(header, rows):
+    """Aligned columns: the first two to the left, as names are, and numbers to the right."""
+    lines = [list(header), *[[show(cell) for cell in row] for row in rows]]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    text = []
+    for line in lines:
+        cells = [
+            cell.ljust(width) if i < 2 or i == len(widths) - 1 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        text.append("  ".join(cells).rstrip())
+    text.insert(1, "-" * len(max(text, key=len)))
+    return "\n".join(text)
+
+
+def surroundings(device="auto"):
+    """The machine and what it runs, for the record."""
+    from mnist_kmeans_mlx import __version__
+    from mnist_kmeans_mlx.device import describe
+
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "mnist-kmeans-mlx": __version__,
+        "machine": describe(device),
+        "load_average": os.getloadavg(),
+        "unset_for_the_arms": [name for name in UNWANTED if name in os.environ],
+        "thread_settings": {k: v for k, v in os.environ.items() if k.endswith("_NUM_THREADS")},
+    }
+
+
+def save(path, result):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(json.dumps(result, indent=1) + "\n")
+
+
+def say(*words):
+    print(*words, file=sys.stderr, flush=True)

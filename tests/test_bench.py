@@ -1,0 +1,144 @@
+"""The benchmarks run and count right; how fast anything is, no test asks."""
+
+import json
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import oracle
+import pytest
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """Import a script as a module."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+    return import_module
+
+
+def run(script, *argv):
+    command = [sys.executable, SCRIPTS / script, *map(str, argv)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_peers(tmp_path):
+    path = tmp_path / "peers.json"
+    argv = ["--quick", "--cases", "mnist-k10-r1", "--repeat", 1, "--json", path]
+    arms = "sklearn-lloyd-float32,faiss"
+    done = run("bench_peers.py", *argv, "--arms", arms, "--venvs", tmp_path / "none")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(path.read_text())
+    assert "not installed" in result["missing"]["faiss"]
+    assert result["missing"]["faiss"] in done.stdout
+    rows = {(row["mode"], row["arm"]): row for row in result["rows"]}
+    assert set(rows) == {
+        (mode, arm) for mode in ("fit", "given") for arm in ("ours", "sklearn-lloyd-float32")
+    }
+    for row in rows.values():
+        assert len(row["seconds"]) == 1
+        assert row["note"] == ""
+        assert abs(row["sse_to_ours"]) <= 1e-5
+        assert 0 < row["accuracy"] < 1
+        assert row["peak_bytes"] > 1 << 20
+    for arm in ("ours", "sklearn-lloyd-float32"):
+        assert set(rows["fit", arm]["stages"]) == {"seeding", "iterations", "final"}
+    assert rows["fit", "ours"]["n_iter"] == rows["fit", "sklearn-lloyd-float32"]["n_iter"]
+
+
+@pytest.mark.slow
+def test_scaling(tmp_path):
+    pytest.importorskip("matplotlib")
+    path, figure = tmp_path / "scaling.json", tmp_path / "scaling.png"
+    argv = ["--quick", "--sweeps", "n", "--algorithms", "lloyd", "--iterations", 3]
+    done = run("bench_scaling.py", *argv, "--json", path, "--figure", figure)
+    assert done.returncode == 0, done.stderr
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    points = json.loads(path.read_text())["points"]
+    assert [(p["n"], p["size"]) for p in points] == [(500, 500), (1000, 1000), (2000, 2000)]
+    assert all(p["peak_bytes"] > 1 << 20 for p in points)
+    assert all("seconds" in p or p["note"] == "too quick to time" for p in points)
+
+
+@pytest.mark.slow
+def test_gpu(tmp_path):
+    done = run("bench_gpu.py", tmp_path / "out", "--quick", "--device", "cpu", "--repeat", 1)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out" / "bench_gpu.json").read_text())
+    assert len(result["checks"]) == 6
+    assert all(check["passed"] for check in result["checks"])
+    assert "missing" in result["arms"]["flash-kmeans"]
+    assert done.stdout == (tmp_path / "out" / "bench_gpu.txt").read_text()
+
+
+def test_the_judge_is_right(load):
+    rows = oracle.make_rows("pixels", 500, 7, 0).astype(np.uint8)
+    centers = oracle.make_rows("pixels", 9, 7, 1)
+    labels, sse = load("_bench").nearest(rows, centers)
+    distances = oracle.distances_sq(rows, centers)
+    assert sse == pytest.approx(distances.min(axis=1).sum(), rel=1e-12)
+    assert np.array_equal(labels, distances.argmin(axis=1))
+
+
+def test_accuracy_counts_the_commonest_class(load):
+    data = load("_bench").Data("", None, np.array([1, 1, 0, 2, 2]), None)
+    assert data.accuracy(np.array([0, 0, 0, 3, 3])) == pytest.approx(4 / 5)
+
+
+def test_a_broken_arm_says_why(load, tmp_path):
+    bench = load("_bench")
+    worker = bench.Worker(bench.Arm("broken", "Faiss", {"no_such_option": 1}), tmp_path)
+    with pytest.raises(bench.ArmFailed, match=r"No module|no_such_option"):
+        worker.ask("fit")
+    worker.close()
+
+
+def test_a_slow_arm_is_stopped(load, tmp_path):
+    bench = load("_bench")
+    worker = bench.Worker(bench.Arm("slow", "Arm"), tmp_path)
+    with pytest.raises(bench.TimeLimit, match="longer than"):
+        worker.ask("describe", limit=0)
+    assert worker.process.returncode is not None
+
+
+def test_stages_are_read_from_verbose_fits(load):
+    watch = load("_bench_arms").Stopwatch()
+    watch.lines = [
+        (2, "Initialization complete"),
+        (5, "Iteration 0, inertia 1."),
+        (6, "Converged at iteration 0"),
+        (9, "Initialization complete"),  # the end of one restart, then a seeding
+        (10, "Converged at iteration 0"),
+    ]
+    assert watch.stages(0, 11) == {"seeding": 2 + 3 - 1, "final": 1}
+
+
+def test_exponents_and_crossings(load):
+    scaling = load("bench_scaling")
+    points = [
+        {"along": "k", "size": k, "algorithm": name, "seconds": seconds}
+        for k in (1, 4, 16, 64)
+        for name, seconds in (("lloyd", k**2), ("elkan", 64 * k**0.5))
+    ]
+    assert scaling.exponent(*scaling.curve(points, "k", "lloyd", "seconds")) == pytest.approx(2)
+    [crossing] = scaling.crossings(points, "lloyd", "elkan")
+    assert crossing["faster_above"] == "elkan"
+    assert crossing["size"] == pytest.approx(16)
+
+
+def test_numbers_are_short(load):
+    bench = load("_bench")
+    assert [bench.show(x) for x in (None, 3, 0.0, 0.12345, 1.2345, 123.45)] == [
+        "·",
+        "3",
+        "0.000",
+        "0.123",
+        "1.23",
+        "123",
+    ]
+    assert bench.spread([3.0, 1.0, 2.0]) == {"median": 2.0, "low": 1.0, "high": 3.0}
+    assert bench.ratio([2.0, 9.0], [1.0, 3.0]) == {"median": 2.5, "low": 2.0, "high": 3.0}
