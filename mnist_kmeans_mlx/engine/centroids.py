@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import mlx.core as mx
 import numpy as np
+import numpy.typing as npt
 from scipy import sparse
 
 from mnist_kmeans_mlx.device import host_view
@@ -62,21 +65,23 @@ class Centroids:
 
     def _move(self, rows: Index, before: Index, after: Index) -> None:
         """Take rows out of one cluster each and put them into another."""
-        weights = self._weights(rows)
         for part in self.points.device_parts(max(self.k, self.points.d), len(rows)):
-            change = self._one_hot(after[part], weights[part])
-            change -= self._one_hot(before[part], weights[part])
-            self.sums += change @ self.points.summable(rows[part])
+            moved = self.points.summable(rows[part])
+            weights = self._weights(rows[part], moved.dtype)
+            change = self._one_hot(after[part], weights) - self._one_hot(before[part], weights)
+            self.sums += change @ moved
+        weights = self._weights(rows)
         self.counts += np.bincount(after, weights=weights, minlength=self.k)
         self.counts -= np.bincount(before, weights=weights, minlength=self.k)
 
-    def _weights(self, index: Index | slice) -> Float64:
+    def _weights(self, index: Index | slice, dtype: Any = np.float64) -> npt.NDArray[Any]:
+        """Weights of rows; if all are one, in a dtype that keeps whole numbers narrow."""
         if self.points.weights is not None:
             return self.points.weights[index]
         size = index.stop - index.start if isinstance(index, slice) else len(index)
-        return np.ones(size)
+        return np.ones(size, dtype=dtype)
 
-    def _one_hot(self, labels: Index, weights: Float64) -> sparse.csr_matrix:
+    def _one_hot(self, labels: Index, weights: npt.NDArray[Any]) -> sparse.csr_matrix:
         """Matrix ``(k, m)`` that sums rows by label."""
         m = len(labels)
         return sparse.csc_matrix((weights, labels, np.arange(m + 1)), shape=(self.k, m)).tocsr()

@@ -13,8 +13,8 @@ from functools import cached_property
 import mlx.core as mx
 import numpy as np
 
-from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF
-from mnist_kmeans_mlx.engine.points import Float64, Index, Points
+from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, host_view
+from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Points
 from mnist_kmeans_mlx.engine.sketch import Sketch
 
 
@@ -88,23 +88,33 @@ class SketchedCodebook:
 
     Attributes
     ----------
+    factor : ndarray of shape (m + 2, k), float32
+        The sketched centres.
     tolerance : tuple of float
-        Slope and constant of the error of `lower_scores`, as in `Codebook.tolerance`.
+        Slope and constant of the rounding of a product, as in `Codebook.tolerance`.
     """
 
     def __init__(self, sketch: Sketch, moved: Float64, norms_sq: Float64) -> None:
-        self.sketch, device = sketch, sketch.device
-        with mx.stream(device.mlx):
-            self._factor = mx.array(sketch.centers(moved, norms_sq))
-            mx.eval(self._factor)
+        self.sketch = sketch
+        self.factor = sketch.centers(moved, norms_sq)
         largest_sq = float(norms_sq.max())
         # The squared norms of the centres are rounded and multiplied like all else.
-        square = 1.01 * (2 * device.input_roundoff + 4 * FLOAT32_ROUNDOFF)
+        square = 1.01 * (2 * sketch.device.input_roundoff + 4 * FLOAT32_ROUNDOFF)
         self.tolerance = sketch.slope * np.sqrt(largest_sq), square * largest_sq
 
-    def lower_scores(self, part: slice) -> mx.array:
+    @cached_property
+    def _on_device(self) -> mx.array:
+        with mx.stream(self.sketch.device.mlx):
+            factor = mx.array(self.factor)
+            mx.eval(factor)
+        return factor
+
+    def lower_scores(self, part: slice) -> Float32:
         """Lower bounds ``(m, k)`` of the scores of consecutive rows."""
-        return self.sketch.device.matmul(self.sketch.array[part], self._factor)
+        device = self.sketch.device
+        if device.host_matmul:
+            return self.sketch.rows[part] @ self.factor
+        return host_view(device.matmul(self.sketch.array[part], self._on_device))
 
 
 def decide(codebook: Codebook, index: Index) -> Index:

@@ -16,7 +16,9 @@ def random_rows(points: Points, k: int, random_state: np.random.RandomState) -> 
     return np.asarray(chosen, dtype=np.intp)
 
 
-def plus_plus(points: Points, k: int, random_state: np.random.RandomState) -> Index:
+def plus_plus(
+    points: Points, k: int, random_state: np.random.RandomState, trials: int | None = None
+) -> Index:
     """Greedy k-means++, with scikit-learn's draws in scikit-learn's order.
 
     Parameters
@@ -27,6 +29,8 @@ def plus_plus(points: Points, k: int, random_state: np.random.RandomState) -> In
         How many to choose.
     random_state : numpy.random.RandomState
         Source of the draws.
+    trials : int, optional
+        Candidates per step; ``2 + int(log(k))`` if None.
 
     Returns
     -------
@@ -44,7 +48,7 @@ def plus_plus(points: Points, k: int, random_state: np.random.RandomState) -> In
     D. Arthur and S. Vassilvitskii, *k-means++: the advantages of careful seeding*, SODA 2007.
     """
     weights = np.ones(points.n) if points.weights is None else points.weights
-    trials = 2 + int(np.log(k))
+    trials = 2 + int(np.log(k)) if trials is None else trials
     chosen = np.empty(k, dtype=np.intp)
     chosen[0] = random_state.choice(points.n, p=weights / weights.sum())
     closest = np.empty(points.n)
@@ -75,13 +79,13 @@ def _closest_with_each(points: Points, closest: Float64, candidates: Index) -> F
 
     def improve(part: slice) -> None:
         if sketched is None:
-            lower = codebook.scores(points.block(part))
+            lower = host_view(codebook.scores(points.block(part)))
         else:
             lower = sketched.lower_scores(part)
         norms_sq, own = points.norms_sq[part], closest[part]
         error = slope * np.sqrt(norms_sq) + constant + 8 * FLOAT32_ROUNDOFF * (norms_sq + own)
         reach = (own - norms_sq + error).astype(np.float32)
-        for row, bound, nearest in zip(candidates, host_view(lower).T, improved, strict=True):
+        for row, bound, nearest in zip(candidates, lower.T, improved, strict=True):
             index = part.start + np.flatnonzero(bound < reach)
             nearest[index] = np.minimum(own[index - part.start],
                                         points.distances_sq_to_row(index, row))  # fmt: skip

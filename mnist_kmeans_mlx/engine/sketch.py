@@ -9,6 +9,7 @@ no more. The bounds hold in exact arithmetic: `Sketch.slope` covers all rounding
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import mlx.core as mx
@@ -24,8 +25,9 @@ WIDTHS = (32, 64, 128)
 # Share of the variance that the axes must capture: with less, few comparisons are decided.
 WORTHWHILE = 0.9
 FEWEST_ROWS = 4096
-# Bytes of rows to project at once.
+# Bytes of rows to project at once, and of how many features.
 BLOCK = 4 << 20
+WIDTH = 112
 
 Rows = Callable[[Any], Float32]
 
@@ -46,7 +48,7 @@ class Sketch:
 
     Attributes
     ----------
-    array : mx.array of shape (n, m + 2), float32
+    rows : ndarray of shape (n, m + 2), float32
         The sketched rows.
     slope : float
         Rounding takes a product with a sketched centre no further than ``slope * |x| * |c|`` from
@@ -57,55 +59,66 @@ class Sketch:
         self.device = device
         d, m = axes.shape
         wide = axes.astype(np.float64)
-        skew = float(np.linalg.norm(wide.T @ wide - np.eye(m)))
-        product = 2 * FLOAT32_ROUNDOFF
+        self._skew = float(np.linalg.norm(wide.T @ wide - np.eye(m)))
+        u, r = FLOAT32_ROUNDOFF, device.input_roundoff
         # How far, relative to |x|, the computed projection is from that onto exact axes.
-        self._skew = 1.01 * (skew + np.sqrt(m) * (product + d * FLOAT32_ROUNDOFF))
-        r = device.input_roundoff
-        product += 2 * r + r * r + (m + 4) * device.sum_roundoff
-        self.slope = 1.01 * 2 * (2.1 * self._skew + product)
-        self._axes = axes
-        host = np.ones((len(norms_sq), m + 2), dtype=np.float32)
+        self._error = 1.01 * (self._skew + np.sqrt(m) * (WIDTH + 4) * u)
+        product = 2 * u + 2 * r + r * r + (m + 4) * device.sum_roundoff
+        self.slope = 1.01 * 2 * (2.1 * self._error + product)
+        self._axes = wide
+        self.rows = np.ones((len(norms_sq), m + 2), dtype=np.float32)
 
         def project(part: slice) -> None:
-            host[part, :m] = projected = rows(part) @ axes
-            host[part, m] = self._rest(projected, norms_sq[part])
+            block, projected = rows(part), np.zeros((part.stop - part.start, m))
+            for start in range(0, d, WIDTH):
+                # Short sums in float32, their sum in float64: a tenth of the error.
+                features = slice(start, start + WIDTH)
+                projected += block[:, features] @ axes[features]
+            self.rows[part, :m] = projected
+            self.rows[part, m] = self._rest(self.rows[part, :m], norms_sq[part])
 
         step = max(1, BLOCK // (4 * d))
-        starts = range(0, len(host), step)
-        device.map(project, [slice(start, min(start + step, len(host))) for start in starts])
-        with mx.stream(device.mlx):
-            self.array = mx.array(host)
-            mx.eval(self.array)
+        starts = range(0, len(self.rows), step)
+        device.map(project, [slice(start, min(start + step, len(self.rows))) for start in starts])
 
     @classmethod
     def make(cls, rows: Rows, norms_sq: Float64, d: int, device: Device) -> Sketch | None:
         """Sketch of the rows as narrow as the data allow, or None where none pays."""
         n = len(norms_sq)
-        if n < FEWEST_ROWS or d < 2 * WIDTHS[0]:
+        widths = [m for m in WIDTHS if 2 * m <= d]
+        if n < FEWEST_ROWS or not widths:
             return None
         chosen = np.arange(0, n, n // FEWEST_ROWS)
         sample = rows(chosen)
-        covariance = sample.T @ sample
+        axes = _leading_axes(sample.T @ sample, widths[-1])
         spread = np.square(sample - sample.mean(axis=0)).sum(dtype=np.float64)
-        for m in (m for m in WIDTHS if 2 * m <= d):
-            axes = _leading_axes(covariance, m)
-            rest = norms_sq[chosen].sum() - np.square(sample @ axes).sum(dtype=np.float64)
-            if rest <= (1 - WORTHWHILE) * spread:
-                return cls(rows, norms_sq, axes, device)
+        inside = np.square(sample @ axes).sum(axis=0, dtype=np.float64)
+        for m in widths:
+            if norms_sq[chosen].sum() - inside[:m].sum() <= (1 - WORTHWHILE) * spread:
+                return cls(rows, norms_sq, axes[:, :m], device)
         return None
 
+    @cached_property
+    def array(self) -> mx.array:
+        """`rows` on the device."""
+        with mx.stream(self.device.mlx):
+            array = mx.array(self.rows)
+            mx.eval(array)
+        return array
+
     def _rest(self, projected: Float32, norms_sq: Float64) -> Float32:
+        """Upper bounds of the norms outside the axes."""
         inside = np.square(projected, dtype=np.float64).sum(axis=1)
-        outside = np.maximum(norms_sq - inside, 0) + 2.1 * self._skew * norms_sq
+        outside = np.maximum(norms_sq - inside, 0) + 2.1 * self._error * norms_sq
         return (np.sqrt(outside) * (1 + 1e-6)).astype(np.float32)
 
     def centers(self, moved: Float64, norms_sq: Float64) -> Float32:
         """Sketched centres ``(m + 2, k)``."""
-        projected = (moved @ self._axes.astype(np.float64)).astype(np.float32)
+        projected = (moved @ self._axes).astype(np.float32)
         rest = self._rest(projected, norms_sq)
-        columns = [-2 * projected.T, -2 * rest[None], norms_sq[None].astype(np.float32)]
-        return np.concatenate(columns)
+        return np.concatenate(
+            [-2 * projected.T, -2 * rest[None], norms_sq[None].astype(np.float32)]
+        )
 
 
 def _leading_axes(covariance: Float32, m: int) -> Float32:
@@ -116,6 +129,8 @@ def _leading_axes(covariance: Float32, m: int) -> Float32:
     axes = np.random.default_rng(0).normal(size=(len(covariance), m)).astype(np.float32)
     for _ in range(3):
         axes, _ = np.linalg.qr(covariance @ axes)
+    # Within their span the eigenvectors, so that the first few columns are a narrower sketch.
+    _, rotation = np.linalg.eigh(axes.T @ (covariance @ axes))
     # Once more in float64, so that rounded axes are orthonormal to float32.
-    axes, _ = np.linalg.qr(axes.astype(np.float64))
+    axes, _ = np.linalg.qr((axes @ rotation[:, ::-1]).astype(np.float64))
     return axes.astype(np.float32)
