@@ -4,27 +4,37 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mnist_kmeans_mlx.bisecting import BisectingKMeans
+    from mnist_kmeans_mlx.checkpoint import Checkpoint, CheckpointError
     from mnist_kmeans_mlx.datasets import Dataset, DatasetError, load_matrix, load_mnist
     from mnist_kmeans_mlx.device import DeviceError
     from mnist_kmeans_mlx.estimator import KMeans
+    from mnist_kmeans_mlx.functions import k_means, kmeans_plusplus
     from mnist_kmeans_mlx.labeling import (
         ClusterClassifier,
         infer_cluster_labels,
         infer_data_labels,
     )
+    from mnist_kmeans_mlx.minibatch import MiniBatchKMeans
     from mnist_kmeans_mlx.persistence import ModelError, load_model, save_model
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BisectingKMeans",
+    "Checkpoint",
+    "CheckpointError",
     "ClusterClassifier",
     "Dataset",
     "DatasetError",
     "DeviceError",
     "KMeans",
+    "MiniBatchKMeans",
     "ModelError",
     "infer_cluster_labels",
     "infer_data_labels",
+    "k_means",
+    "kmeans_plusplus",
     "load_matrix",
     "load_mnist",
     "load_model",
@@ -33,14 +43,20 @@ __all__ = [
 
 # Names load their room on first use: mlx and scikit-learn take a second that --help should not.
 _ROOMS = {
+    "BisectingKMeans": "bisecting",
+    "Checkpoint": "checkpoint",
+    "CheckpointError": "checkpoint",
     "ClusterClassifier": "labeling",
     "Dataset": "datasets",
     "DatasetError": "datasets",
     "DeviceError": "device",
     "KMeans": "estimator",
+    "MiniBatchKMeans": "minibatch",
     "ModelError": "persistence",
     "infer_cluster_labels": "labeling",
     "infer_data_labels": "labeling",
+    "k_means": "functions",
+    "kmeans_plusplus": "functions",
     "load_matrix": "datasets",
     "load_mnist": "datasets",
     "load_model": "persistence",

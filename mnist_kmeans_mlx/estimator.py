@@ -3,51 +3,34 @@
 from __future__ import annotations
 
 import warnings
-from numbers import Integral, Real
+from copy import copy
+from dataclasses import replace
 from typing import Any, Self
 
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import issparse
-from sklearn.base import (
-    BaseEstimator,
-    ClassNamePrefixFeaturesOutMixin,
-    ClusterMixin,
-    TransformerMixin,
-    _fit_context,
-)
+from sklearn import cluster
+from sklearn.base import _fit_context
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_array, check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    _is_arraylike_not_scalar,
-    check_is_fitted,
-    validate_data,
-)
+from sklearn.utils import check_random_state
+from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.validation import check_is_fitted
 
 from mnist_kmeans_mlx import device as devices
-from mnist_kmeans_mlx.engine import seeding
-from mnist_kmeans_mlx.engine.assignment import FullAssignment
-from mnist_kmeans_mlx.engine.distances import Codebook, inertia
-from mnist_kmeans_mlx.engine.lloyd import Run, lloyd
-from mnist_kmeans_mlx.engine.points import Float64, Index, Points
-
-# Kept as they come: the engine converts a block at a time, and narrow rows stay narrow.
-NARROW = (np.bool_, np.uint8, np.int8, np.uint16, np.int16)
+from mnist_kmeans_mlx.base import BaseKMeans, center_dtype, checked_weights, from_mlx
+from mnist_kmeans_mlx.engine import sphere
+from mnist_kmeans_mlx.engine.lloyd import Observer, Run, Standing, State, lloyd
+from mnist_kmeans_mlx.engine.points import Float64, Points
+from mnist_kmeans_mlx.progress import announce_end, announcer
 
 
-class KMeans(
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-    ClusterMixin,
-    BaseEstimator,
-):
+class KMeans(BaseKMeans):
     """K-means clustering on the GPU through MLX, with scikit-learn's results.
 
     Parameters, attributes, seeds and stopping rule are those of
-    :class:`sklearn.cluster.KMeans`; `device` and `device_` come on top.
+    :class:`sklearn.cluster.KMeans`; `metric`, `device`, `device_` and `n_rechecked_` come on top.
 
     Parameters
     ----------
@@ -74,6 +57,10 @@ default="k-means++"
     algorithm : {"auto", "lloyd", "elkan"}, default="auto"
         How the nearest centres are found: by comparing all ("lloyd"), or by skipping rows that
         the triangle inequality decides ("elkan"). Does not change the result.
+    metric : {"euclidean", "cosine"}, default="euclidean"
+        What is near. With "cosine" (spherical k-means) rows are scaled to unit length and centres
+        stay unit vectors, so that only directions count. A row of zeros has none: it stays at the
+        origin, equally far from every centre.
     device : {"auto", "gpu", "cpu"}, default="auto"
         Where to compute. "auto" takes Metal, then CUDA, then the CPU.
 
@@ -84,7 +71,9 @@ default="k-means++"
     labels_ : ndarray of shape (n_samples,), int32
         Cluster of each row: the centre that is nearest in float64 arithmetic.
     inertia_ : float
-        Weighted sum of squared distances of the rows to their centres, summed in float64.
+        Weighted sum of squared distances of the rows to their centres, summed in float64. Where
+        the metric is cosine, the weighted sum of ``1 - cos``, which is half of that on the unit
+        sphere.
     n_iter_ : int
         Iterations of the best restart.
     n_features_in_ : int
@@ -104,7 +93,9 @@ default="k-means++"
     References
     ----------
     S. Lloyd, *Least squares quantization in PCM*, IEEE Trans. Inf. Theory 28 (1982);
-    D. Arthur and S. Vassilvitskii, *k-means++: the advantages of careful seeding*, SODA 2007.
+    D. Arthur and S. Vassilvitskii, *k-means++: the advantages of careful seeding*, SODA 2007;
+    I. Dhillon and D. Modha, *Concept decompositions for large sparse text data using clustering*,
+    Machine Learning 42 (2001), for the cosine metric.
 
     Examples
     --------
@@ -122,16 +113,10 @@ default="k-means++"
     """
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 (scikit-learn's protocol)
-        "n_clusters": [Interval(Integral, 1, None, closed="left")],
-        "init": [StrOptions({"k-means++", "random"}), callable, "array-like"],
-        "n_init": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "verbose": ["verbose"],
-        "random_state": ["random_state"],
+        **BaseKMeans._parameter_constraints,
         "copy_x": ["boolean"],
         "algorithm": [StrOptions({"auto", "lloyd", "elkan"})],
-        "device": [StrOptions({"auto", "gpu", "cpu"})],
+        "metric": [StrOptions({"euclidean", "cosine"})],
     }
 
     def __init__(
@@ -146,6 +131,7 @@ default="k-means++"
         random_state: int | np.random.RandomState | None = None,
         copy_x: bool = True,
         algorithm: str = "auto",
+        metric: str = "euclidean",
         device: str = "auto",
     ) -> None:
         self.n_clusters = n_clusters
@@ -157,6 +143,7 @@ default="k-means++"
         self.random_state = random_state
         self.copy_x = copy_x
         self.algorithm = algorithm
+        self.metric = metric
         self.device = device
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
@@ -184,42 +171,51 @@ default="k-means++"
             parameter is out of range.
         DeviceError
             If ``device="gpu"`` and MLX finds no GPU.
+        MemoryError
+            If `X` is sparse and the machine cannot hold it dense.
         """
         device = devices.resolve(self.device)
         X = self._validate_rows(X, reset=True)
-        if X.shape[0] < self.n_clusters:
-            raise ValueError(f"n_samples={X.shape[0]} should be >= n_clusters={self.n_clusters}.")
+        self._check_rows(X, X.shape[0])
+        self._n_init = self._restarts(default=10)
         algorithm = self._checked_algorithm()
-        restarts = self._restarts()
         random_state = check_random_state(self.random_state)
-        dtype = _center_dtype(X)
-        weights = None
-        if sample_weight is not None:
-            weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
-        init = self._checked_init(X, dtype)
+        weights = checked_weights(sample_weight, X)
+        init, dtype = self._checked_init(X), center_dtype(X)
+        project = sphere.unit_centers if self.metric == "cosine" else None
 
-        points = Points(X, device, weights)
+        points = Points(self._measured(X), device, weights)
         tol = self.tol * points.mean_variance
-        best: Run | None = None
-        for _ in range(restarts):
-            centers = self._seed(points, init, random_state)
-            if self.verbose:
-                print("Initialization complete")
+        mean = self._mean_for(init, points.rows)
+        keeper = self.__dict__.pop("_keeper", None)  # a Checkpoint's, for this fit only
+        at = Standing() if keeper is None else keeper.begin(self, X, points, random_state)
+        best = at.best
+        while at.restart < self._n_init:
+            start: Float64 | State | None = at.state
+            if start is None:
+                start = self._seed(points, init, self.n_clusters, random_state, mean)
+                start = start if project is None else project(start)
+                if self.verbose:
+                    print("Initialization complete")
             run = lloyd(
                 points,
-                centers,
+                start,
                 max_iter=self.max_iter,
                 tol=tol,
                 algorithm=algorithm,
                 dtype=dtype,
-                observe=self._announce(points) if self.verbose else None,
+                project=project,
+                observe=self._observer(points, at, keeper),
             )
             if self.verbose:
-                self._announce_end(run, tol)
+                announce_end(run, tol)
             if best is None or (
                 run.inertia < best.inertia and not _same_clustering(run.labels, best.labels)
             ):
                 best = run
+            at = Standing(at.restart + 1, best)
+            if keeper is not None:
+                keeper.note(at)
         assert best is not None
 
         distinct = len(np.unique(best.labels))
@@ -228,217 +224,115 @@ default="k-means++"
                 f"Number of distinct clusters ({distinct}) found smaller than "
                 f"n_clusters ({self.n_clusters}). Possibly due to duplicate points in X.",
                 ConvergenceWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
-        self.cluster_centers_ = best.centers.astype(dtype)
-        self._n_features_out = self.n_clusters
-        self.labels_ = best.labels.astype(np.int32)
-        self.inertia_ = best.inertia
-        self.n_iter_ = best.n_iter
-        self.n_rechecked_ = best.rechecked
-        self.device_ = device.name
+        self._set_fitted(best, dtype, device.name)
         return self
 
-    def predict(self, X: Any) -> npt.NDArray[np.int32]:
-        """Nearest centre of each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
+    def to_sklearn(self) -> cluster.KMeans:
+        """A fitted :class:`sklearn.cluster.KMeans` that predicts the same.
 
         Returns
         -------
-        ndarray of shape (n_samples,), int32
-            Index of the centre that is nearest in float64 arithmetic; of equally near the first.
+        sklearn.cluster.KMeans
+            With copies of the parameters and fitted attributes. Fitted with ``metric="cosine"``,
+            it still predicts the same, for the nearest of unit vectors is that at the smallest
+            angle, but its `transform` and `score` are Euclidean.
 
         Raises
         ------
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
-        ValueError
-            If `X` does not have the features seen in `fit`.
+
+        Examples
+        --------
+        >>> X = np.array([[0.0], [1.0], [10.0]])
+        >>> KMeans(2, random_state=0).fit(X).to_sklearn().predict(X)
+        array([0, 0, 1], dtype=int32)
         """
         check_is_fitted(self)
-        labels, _ = self._assign(self._validate_rows(X, reset=False))
-        return labels.astype(np.int32)
+        parameters = {name: getattr(self, name) for name in cluster.KMeans().get_params()}
+        if self.algorithm == "auto":
+            parameters["algorithm"] = "lloyd"
+        if isinstance(self.init, mx.array):
+            parameters["init"] = from_mlx(self.init).copy()
+        result = cluster.KMeans(**parameters)
+        _copy_attributes(self, result)
+        # What fit would have found out; predict wants to know.
+        result._n_threads = _openmp_effective_n_threads()
+        return result
 
-    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> npt.NDArray[Any]:
-        """Fit and return ``labels_``. See `fit`."""
-        return self.fit(X, sample_weight=sample_weight).labels_
-
-    def transform(self, X: Any) -> npt.NDArray[Any]:
-        """Distances of each row to each centre.
+    @classmethod
+    def from_sklearn(cls, estimator: cluster.KMeans, *, device: str = "auto") -> Self:
+        """The same as a fitted :class:`sklearn.cluster.KMeans`, which it predicts the same as.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
+        estimator : sklearn.cluster.KMeans
+            Fitted.
+        device : {"auto", "gpu", "cpu"}, default="auto"
+            Where to compute from now on.
 
         Returns
         -------
-        ndarray of shape (n_samples, n_clusters)
-            Euclidean distances, in the units and the precision of the centres.
+        KMeans
+            With copies of the parameters and fitted attributes.
+
+        Raises
+        ------
+        TypeError
+            If the estimator is anything but a :class:`sklearn.cluster.KMeans`.
+        sklearn.exceptions.NotFittedError
+            If it is not fitted.
         """
-        check_is_fitted(self)
-        return self._transform(self._validate_rows(X, reset=False))
+        if not isinstance(estimator, cluster.KMeans):
+            raise TypeError(
+                f"from_sklearn takes a sklearn.cluster.KMeans, not a {type(estimator).__name__}."
+            )
+        check_is_fitted(estimator)
+        result = cls(**estimator.get_params(deep=False), device=device)
+        _copy_attributes(estimator, result)
+        result.n_rechecked_ = 0
+        result.device_ = "cpu"
+        return result
 
-    def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> npt.NDArray[Any]:
-        """Fit and return the distances of `X` to the centres. See `fit` and `transform`."""
-        self.fit(X, sample_weight=sample_weight)
-        return self._transform(self._validate_rows(X, reset=False))
+    def _set_fitted(self, run: Run, dtype: Any, device: str) -> None:
+        self.cluster_centers_ = run.centers.astype(dtype)
+        self._n_features_out = self.n_clusters
+        self.labels_ = run.labels.astype(np.int32)
+        self.inertia_ = self._cost(run.inertia)
+        self.n_iter_ = run.n_iter
+        self.n_rechecked_ = run.rechecked
+        self.device_ = device
 
-    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Negative inertia of `X`.
+    def _observer(self, points: Points, at: Standing, keeper: Any) -> Observer | None:
+        """What follows a restart: `verbose`, a checkpoint, both or nothing."""
+        observers = [announcer(points, self._cost)] if self.verbose else []
+        if keeper is not None:
+            observers.append(lambda state: keeper.note(replace(at, state=state)))
 
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-        y : None
-            Ignored.
-        sample_weight : array-like of shape (n_samples,), optional
-            Weight of each row; all one if None.
+        def observe(state: State) -> None:
+            for each in observers:
+                each(state)
 
-        Returns
-        -------
-        float
-            Minus the weighted sum of squared distances of the rows to their nearest centres.
-        """
-        check_is_fitted(self)
-        X = self._validate_rows(X, reset=False)
-        labels, points = self._assign(X)
-        if sample_weight is not None:
-            points.weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
-        return -inertia(points, self.cluster_centers_.astype(np.float64), labels)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
-
-    # Validation
-
-    def _validate_rows(self, X: Any, *, reset: bool) -> Any:
-        if isinstance(X, mx.array):
-            X = _from_mlx(X)
-        keep = getattr(X, "dtype", None) in NARROW
-        return validate_data(
-            self,
-            X,
-            reset=reset,
-            accept_sparse="csr",
-            dtype=None if keep else [np.float64, np.float32],
-            order="C",
-            accept_large_sparse=False,
-        )
+        return observe if observers else None
 
     def _checked_algorithm(self) -> str:
         if self.algorithm == "elkan" and self.n_clusters == 1:
             warnings.warn(
                 "algorithm='elkan' doesn't make sense for a single cluster. Using 'lloyd' instead.",
                 RuntimeWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
             return "lloyd"
         return self.algorithm
 
-    def _restarts(self) -> int:
-        given = _is_arraylike_not_scalar(self.init)
-        if self.n_init == "auto":
-            one = given or (isinstance(self.init, str) and self.init == "k-means++")
-            return 1 if one else 10
-        if given and self.n_init != 1:
-            warnings.warn(
-                "Explicit initial center position passed: performing only one init in "
-                f"{type(self).__name__} instead of n_init={self.n_init}.",
-                RuntimeWarning,
-                stacklevel=3,
-            )
-            return 1
-        return int(self.n_init)
 
-    def _checked_init(self, X: Any, dtype: Any) -> Any:
-        if not _is_arraylike_not_scalar(self.init):
-            return self.init
-        init = _from_mlx(self.init) if isinstance(self.init, mx.array) else self.init
-        init = check_array(init, dtype=dtype, copy=True, order="C")
-        self._check_center_shape(X, init)
-        return init
-
-    def _check_center_shape(self, X: Any, centers: Any) -> None:
-        for axis, what, expected in (
-            (0, "the number of clusters", self.n_clusters),
-            (1, "the number of features of the data", X.shape[1]),
-        ):
-            if centers.shape[axis] != expected:
-                raise ValueError(
-                    f"The shape of the initial centers {centers.shape} does not match "
-                    f"{what} {expected}."
-                )
-
-    # Steps of fit and predict
-
-    def _seed(self, points: Points, init: Any, random_state: np.random.RandomState) -> Float64:
-        if isinstance(init, str):
-            draw = seeding.plus_plus if init == "k-means++" else seeding.random_rows
-            return points.raw(draw(points, self.n_clusters, random_state))
-        if callable(init):
-            return self._call_init(points.rows, init, random_state)
-        return np.asarray(init, dtype=np.float64)
-
-    def _call_init(self, X: Any, init: Any, random_state: np.random.RandomState) -> Float64:
-        """Centres from a callable, which sees what scikit-learn shows it: centred rows."""
-        dtype = _center_dtype(X)
-        mean = np.zeros(X.shape[1], dtype=dtype)
-        if not issparse(X):
-            X = X.astype(dtype)
-            mean = X.mean(axis=0)
-            X -= mean
-        centers = init(X, self.n_clusters, random_state=random_state)
-        centers = check_array(centers, dtype=dtype, copy=False, order="C")
-        self._check_center_shape(X, centers)
-        return np.asarray(centers + mean, dtype=np.float64)
-
-    def _assign(self, X: Any) -> tuple[Index, Points]:
-        points = Points(X, devices.resolve(self.device))
-        codebook = Codebook(points, self.cluster_centers_.astype(np.float64))
-        return FullAssignment(points)(codebook), points
-
-    def _transform(self, X: Any) -> npt.NDArray[Any]:
-        points = Points(X, devices.resolve(self.device))
-        centers = self.cluster_centers_.astype(np.float64)
-        result = np.empty((points.n, len(centers)), dtype=self.cluster_centers_.dtype)
-        for column, center in enumerate(centers):
-            result[:, column] = np.sqrt(points.distances_sq(None, center)) / points.scale
-        return result
-
-    def _announce(self, points: Points) -> Any:
-        def announce(iteration: int, labels: Any, centers: Float64) -> None:
-            print(f"Iteration {iteration}, inertia {inertia(points, centers, labels)}.")
-
-        return announce
-
-    def _announce_end(self, run: Run, tol: float) -> None:
-        if run.converged == "strict":
-            print(f"Converged at iteration {run.n_iter - 1}: strict convergence.")
-        elif run.converged == "tol":
-            print(
-                f"Converged at iteration {run.n_iter - 1}: center shift {run.shift} within "
-                f"tolerance {tol}."
-            )
-
-
-def _center_dtype(X: Any) -> Any:
-    return np.float32 if X.dtype == np.float32 else np.float64
-
-
-def _from_mlx(a: mx.array) -> npt.NDArray[Any]:
-    """NumPy array of an MLX array; bfloat16, which NumPy lacks, as float32."""
-    if a.dtype == mx.bfloat16:
-        a = a.astype(mx.float32)
-    return devices.host_view(a)
+def _copy_attributes(source: Any, target: Any) -> None:
+    names = ("cluster_centers_", "labels_", "inertia_", "n_iter_", "n_features_in_")
+    for name in (*names, "feature_names_in_", "_n_features_out", "_n_init"):
+        if hasattr(source, name):
+            setattr(target, name, copy(getattr(source, name)))
 
 
 def _same_clustering(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:

@@ -110,7 +110,7 @@ def test_observer_sees_every_iteration(device):
     points = Points(rows, resolve(device))
     seen = []
     run = lloyd(
-        points, rows[:5], max_iter=50, tol=0, observe=lambda i, labels, centers: seen.append(i)
+        points, rows[:5], max_iter=50, tol=0, observe=lambda state: seen.append(state.n_iter)
     )
-    assert seen == list(range(run.n_iter))
+    assert seen == list(range(1, run.n_iter + 1))
     assert run.converged == "strict"

@@ -73,7 +73,7 @@ def test_wheel_works_alone(distributions, device, tmp_path):
     assert mnist_kmeans_mlx.__version__ in version
     code = f"""
 from mnist_kmeans_mlx import KMeans, load_mnist, __file__
-x = load_mnist().x_train[:2000]
+x = load_mnist().x_train[:2000].reshape(2000, -1)
 km = KMeans(n_clusters=10, n_init=1, random_state=0, device={device!r}).fit(x)
 print(len(set(km.labels_.tolist())), __file__)
 """

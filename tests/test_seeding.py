@@ -53,7 +53,7 @@ def test_draws_what_sklearn_draws(kind, n, d, seed, share, weighted, device):
 @pytest.mark.parametrize("k", [20, 100])
 @pytest.mark.parametrize("scale", [1, 255])
 def test_draws_what_sklearn_draws_on_mnist(k, scale, mnist, device):
-    rows = mnist.x_train[::6].reshape(10000, -1)
+    rows = mnist.x_train[::12].reshape(5000, -1)
     rows = rows if scale == 1 else rows / scale
     chosen = plus_plus(Points(rows, resolve(device)), k, np.random.RandomState(0))
     np.testing.assert_array_equal(chosen, sklearn_seeds(rows.astype(np.float64), k, 0))

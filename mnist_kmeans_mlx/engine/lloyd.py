@@ -42,12 +42,62 @@ class Run:
     rechecked: int
 
 
-Observer = Callable[[int, Index, Float64], None]
+@dataclass(frozen=True)
+class State:
+    """Where a restart stands after an iteration; `lloyd` goes on from it to the same `Run`.
+
+    Attributes
+    ----------
+    n_iter : int
+        Iterations done.
+    labels : ndarray of int, shape (n,)
+        Clusters that the last one found.
+    previous, centers : ndarray of shape (k, d), float64
+        The centres that it found them with, and where it moved these.
+    sums : ndarray of shape (k, d), float64
+    counts : ndarray of shape (k,), float64
+        Of `Centroids`, which keeps them up to date: sums of fractions made anew would be rounded
+        differently.
+    converged, shift, rechecked
+        As in `Run`, so far.
+    """
+
+    n_iter: int
+    labels: Index
+    previous: Float64
+    centers: Float64
+    sums: Float64
+    counts: Float64
+    converged: str
+    shift: float
+    rechecked: int
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a fit of several restarts stands.
+
+    Attributes
+    ----------
+    restart : int
+        Restarts that are done.
+    best : Run or None
+        The best of them.
+    state : State or None
+        How far the next one has come; None before its first iteration.
+    """
+
+    restart: int = 0
+    best: Run | None = None
+    state: State | None = None
+
+
+Observer = Callable[[State], None]
 
 
 def lloyd(
     points: Points,
-    centers: Float64,
+    start: Float64 | State,
     *,
     max_iter: int,
     tol: float,
@@ -62,8 +112,10 @@ def lloyd(
     ----------
     points : Points
         The rows.
-    centers : ndarray of shape (k, d), float64
-        Where to start.
+    start : ndarray of shape (k, d), float64, or State
+        The centres to start from, or where to go on: the result is then the same to the last bit
+        as if the restart had never stopped, except that `Run.rechecked` counts the rows of the
+        first comparison after the stop, which has no bounds yet.
     max_iter : int
         Most iterations.
     tol : float
@@ -77,8 +129,7 @@ def lloyd(
         Brings the means of an M-step to where centres may be, such as the unit sphere. The
         centres to start from are there already.
     observe : callable, optional
-        Called after each iteration with its number, the labels and the centres they were found
-        with.
+        Called with the `State` after each iteration. Nothing writes to its arrays later.
 
     Returns
     -------
@@ -89,34 +140,53 @@ def lloyd(
     S. Lloyd, *Least squares quantization in PCM*, IEEE Trans. Inf. Theory 28 (1982). The stopping
     rule is that of scikit-learn's ``KMeans``.
     """
-    assign = make_assignment(points, len(centers), algorithm)
-    average = Centroids(points, len(centers))
-    centers = centers.astype(dtype).astype(np.float64)
-    labels = np.full(points.n, -1)
-    converged, shift = "", np.inf
-    for iteration in range(max_iter):
+    if not isinstance(start, State):
+        start = _before_the_first(points, start.astype(dtype).astype(np.float64))
+    assign = make_assignment(points, len(start.centers), algorithm)
+    average = _centroids(points, start)
+    labels, previous, centers = start.labels, start.previous, start.centers
+    n_iter, converged, shift = start.n_iter, start.converged, start.shift
+    while not converged and n_iter < max_iter:
         before, labels = labels, assign(Codebook(points, centers))
         means = average(labels, centers)
         if project is not None:
             means = project(means)
         previous, centers = centers, means.astype(dtype).astype(np.float64)
-        if observe is not None:
-            observe(iteration, labels, previous)
+        n_iter += 1
         if np.array_equal(labels, before):
             converged = "strict"
-            break
-        shift = float(np.sum((centers - previous) ** 2))
-        if shift <= tol:
-            converged = "tol"
-            break
+        else:
+            shift = float(np.sum((centers - previous) ** 2))
+            converged = "tol" if shift <= tol else ""
+        if observe is not None:
+            sums, counts = average.sums.copy(), average.counts.copy()
+            rechecked = start.rechecked + assign.rechecked
+            observe(
+                State(n_iter, labels, previous, centers, sums, counts, converged, shift, rechecked)
+            )
     if converged != "strict" or not np.array_equal(centers, previous):
         labels = assign(Codebook(points, centers))
     return Run(
         labels=labels,
         inertia=inertia(points, centers, labels),
         centers=centers,
-        n_iter=iteration + 1,
+        n_iter=n_iter,
         converged=converged,
         shift=shift,
-        rechecked=assign.rechecked,
+        rechecked=start.rechecked + assign.rechecked,
     )
+
+
+def _before_the_first(points: Points, centers: Float64) -> State:
+    """State of a restart that has done no iteration."""
+    labels, none = np.full(points.n, -1), np.zeros(0)
+    return State(0, labels, centers, centers, none, none, "", np.inf, 0)
+
+
+def _centroids(points: Points, state: State) -> Centroids:
+    """M-step that goes on where `state` stopped."""
+    average = Centroids(points, len(state.centers))
+    if state.n_iter > 0:
+        average.sums, average.counts = state.sums.copy(), state.counts.copy()
+        average._labels = state.labels
+    return average

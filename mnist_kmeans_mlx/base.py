@@ -1,0 +1,308 @@
+"""What the estimators share: rows checked on the way in, and what fitted centres can answer.
+
+Here NumPy meets MLX: rows come as whatever scikit-learn takes, answers leave as NumPy arrays.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from numbers import Integral, Real
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import issparse
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    ClusterMixin,
+    TransformerMixin,
+)
+from sklearn.utils import check_array
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    _is_arraylike_not_scalar,
+    check_is_fitted,
+    validate_data,
+)
+
+from mnist_kmeans_mlx import device as devices
+from mnist_kmeans_mlx.engine import pairwise, seeding, sphere
+from mnist_kmeans_mlx.engine.assignment import FullAssignment
+from mnist_kmeans_mlx.engine.distances import Codebook, inertia
+from mnist_kmeans_mlx.engine.points import Float64, Index, Points
+
+# Kept as they come: the engine converts a block at a time, and narrow rows stay narrow.
+NARROW = (np.bool_, np.uint8, np.int8, np.uint16, np.int16)
+
+# What fitted centres are asked about goes to the device in blocks of this size.
+BLOCK_BYTES = 256 << 20
+
+
+class BaseKMeans(
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    ClusterMixin,
+    BaseEstimator,
+):
+    """Validation, `predict`, `transform` and `score` for any estimator with centres."""
+
+    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 (scikit-learn's protocol)
+        "n_clusters": [Interval(Integral, 1, None, closed="left")],
+        "init": [StrOptions({"k-means++", "random"}), callable, "array-like"],
+        "n_init": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "verbose": ["verbose"],
+        "random_state": ["random_state"],
+        "device": [StrOptions({"auto", "gpu", "cpu"})],
+    }
+
+    n_clusters: int
+    init: Any
+    n_init: int | str
+    device: str
+    metric: str = "euclidean"
+    cluster_centers_: npt.NDArray[Any]
+    labels_: npt.NDArray[np.int32]
+
+    def predict(self, X: Any) -> npt.NDArray[np.int32]:
+        """Nearest centre of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), int32
+            Index of the centre that is nearest in float64 arithmetic; of equally near the first.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the estimator is not fitted.
+        ValueError
+            If `X` does not have the features seen in `fit`.
+        """
+        check_is_fitted(self)
+        X = self._validate_rows(X, reset=False)
+        return np.concatenate([labels for _, _, labels in self._assigned(X)]).astype(np.int32)
+
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> npt.NDArray[Any]:
+        """Fit and return ``labels_``. See `fit`."""
+        return self.fit(X, sample_weight=sample_weight).labels_
+
+    def transform(self, X: Any) -> npt.NDArray[Any]:
+        """Distances of each row to each centre.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_clusters)
+            Euclidean distances, in the units and the precision of the centres; ``1 - cos`` where
+            the metric is cosine. Computed in float64 on every device.
+        """
+        check_is_fitted(self)
+        return self._transform(self._validate_rows(X, reset=False))
+
+    def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> npt.NDArray[Any]:
+        """Fit and return the distances of `X` to the centres. See `fit` and `transform`."""
+        self.fit(X, sample_weight=sample_weight)
+        return self._transform(self._validate_rows(X, reset=False))
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Negative inertia of `X`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), optional
+            Weight of each row; all one if None.
+
+        Returns
+        -------
+        float
+            Minus the weighted sum of the rows' squared distances to their nearest centres (see
+            ``inertia_``).
+        """
+        check_is_fitted(self)
+        X = self._validate_rows(X, reset=False)
+        return -self._labels_and_inertia(X, checked_weights(sample_weight, X))[1]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    # Validation
+
+    def _validate_rows(self, X: Any, *, reset: bool) -> Any:
+        if isinstance(X, mx.array):
+            X = from_mlx(X)
+        keep = getattr(X, "dtype", None) in NARROW
+        return validate_data(
+            self,
+            X,
+            reset=reset,
+            accept_sparse="csr",
+            dtype=None if keep else [np.float64, np.float32],
+            order="C",
+            accept_large_sparse=False,
+        )
+
+    def _check_rows(self, X: Any, dense_rows: int) -> None:
+        """Refuse fewer rows than clusters, and sparse rows that memory could not hold dense."""
+        if X.shape[0] < self.n_clusters:
+            raise ValueError(f"n_samples={X.shape[0]} should be >= n_clusters={self.n_clusters}.")
+        memory = devices.resolve(self.device).memory_bytes
+        needed = 4 * dense_rows * X.shape[1]
+        if issparse(X) and needed > memory // 2:
+            raise MemoryError(
+                f"{type(self).__name__} makes sparse rows dense: {dense_rows} x {X.shape[1]} would "
+                f"take {needed / 2**30:.1f} GiB as float32, more than half of this machine's "
+                f"{memory / 2**30:.1f} GiB; reduce the number of features first, for example with "
+                "sklearn.decomposition.TruncatedSVD, or fit fewer rows at a time with "
+                "MiniBatchKMeans."
+            )
+
+    def _restarts(self, default: int) -> int:
+        given = _is_arraylike_not_scalar(self.init)
+        if self.n_init == "auto":
+            one = given or (isinstance(self.init, str) and self.init == "k-means++")
+            return 1 if one else default
+        if given and self.n_init != 1:
+            warnings.warn(
+                "Explicit initial center position passed: performing only one init in "
+                f"{type(self).__name__} instead of n_init={self.n_init}.",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+            return 1
+        return int(self.n_init)
+
+    def _checked_init(self, X: Any) -> Any:
+        if not _is_arraylike_not_scalar(self.init):
+            return self.init
+        init = from_mlx(self.init) if isinstance(self.init, mx.array) else self.init
+        init = check_array(init, dtype=center_dtype(X), copy=True, order="C")
+        self._check_center_shape(X, init, self.n_clusters)
+        return init.astype(np.float64)
+
+    def _check_center_shape(self, X: Any, centers: Any, n_clusters: int) -> None:
+        for axis, what, expected in (
+            (0, "the number of clusters", n_clusters),
+            (1, "the number of features of the data", X.shape[1]),
+        ):
+            if centers.shape[axis] != expected:
+                raise ValueError(
+                    f"The shape of the initial centers {centers.shape} does not match "
+                    f"{what} {expected}."
+                )
+
+    # Steps of fit and predict
+
+    def _seed(
+        self,
+        points: Points,
+        init: Any,
+        n_clusters: int,
+        random_state: np.random.RandomState,
+        mean: Any = 0,
+    ) -> Float64:
+        """Centres to start from; a callable `init` is shown rows that `mean` is taken from."""
+        if isinstance(init, str):
+            draw = seeding.plus_plus if init == "k-means++" else seeding.random_rows
+            return points.raw(draw(points, n_clusters, random_state))
+        if not callable(init):
+            centers: Float64 = init
+            return centers
+        rows, dtype = points.rows, center_dtype(points.rows)
+        if not issparse(rows):
+            rows = rows.astype(dtype) - mean
+        centers = init(rows, n_clusters, random_state=random_state)
+        centers = check_array(centers, dtype=dtype, order="C").astype(np.float64)
+        self._check_center_shape(rows, centers, n_clusters)
+        return centers + mean
+
+    def _mean_for(self, init: Any, rows: Any) -> Any:
+        """Mean of the rows, which scikit-learn takes from those that it shows to a callable."""
+        if not callable(init) or issparse(rows) or self.metric == "cosine":
+            return 0
+        return rows.mean(axis=0, dtype=center_dtype(rows))
+
+    def _measured(self, rows: Any) -> Any:
+        """Rows as the metric sees them."""
+        return sphere.unit_rows(rows) if self.metric == "cosine" else rows
+
+    def _cost(self, squared: Any) -> Any:
+        """What a squared distance counts for: ``1 - cos`` is half of it on the unit sphere."""
+        return squared / 2 if self.metric == "cosine" else squared
+
+    def _assigned(
+        self, X: Any, weights: Float64 | None = None
+    ) -> Iterator[tuple[slice, Points, Index]]:
+        """Nearest centres, block by block."""
+        device = devices.resolve(self.device)
+        centers = self.cluster_centers_.astype(np.float64)
+        for part in blocks(X):
+            own_weights = None if weights is None else weights[part]
+            points = Points(self._measured(X[part]), device, own_weights)
+            yield part, points, FullAssignment(points)(Codebook(points, centers))
+
+    def _labels_and_inertia(
+        self, X: Any, weights: Float64 | None
+    ) -> tuple[npt.NDArray[np.int32], float]:
+        centers = self.cluster_centers_.astype(np.float64)
+        labels, total = np.empty(X.shape[0], dtype=np.int32), 0.0
+        for part, points, found in self._assigned(X, weights):
+            labels[part] = found
+            total += inertia(points, centers, found)
+        return labels, self._cost(total)
+
+    def _transform(self, X: Any) -> npt.NDArray[Any]:
+        device = devices.resolve(self.device)
+        centers = self.cluster_centers_.astype(np.float64)
+        result = np.empty((X.shape[0], len(centers)), dtype=self.cluster_centers_.dtype)
+        for part in blocks(X):
+            pairwise.distances(self._measured(X[part]), centers, device, result[part])
+        return self._cost(np.square(result)) if self.metric == "cosine" else result
+
+
+def blocks(X: Any) -> Iterator[slice]:
+    """Slices of rows of which each takes at most `BLOCK_BYTES` on the device."""
+    step = max(1, BLOCK_BYTES // (4 * X.shape[1]))
+    for start in range(0, X.shape[0], step):
+        yield slice(start, min(start + step, X.shape[0]))
+
+
+def center_dtype(X: Any) -> Any:
+    """Precision of the centres of rows `X`."""
+    return np.float32 if X.dtype == np.float32 else np.float64
+
+
+def checked_weights(sample_weight: Any, X: Any) -> Float64 | None:
+    """Weights in float64; None where all rows weigh the same."""
+    if sample_weight is None:
+        return None
+    weights: Float64 = _check_sample_weight(sample_weight, X, dtype=np.float64)
+    return weights
+
+
+def from_mlx(a: mx.array) -> npt.NDArray[Any]:
+    """NumPy array of an MLX array; bfloat16, which NumPy lacks, as float32."""
+    if a.dtype == mx.bfloat16:
+        a = a.astype(mx.float32)
+    return devices.host_view(a)

@@ -1,0 +1,300 @@
+"""BisectingKMeans: clusters from splitting one cluster in two, again and again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import _fit_context
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from mnist_kmeans_mlx import device as devices
+from mnist_kmeans_mlx.base import BaseKMeans, blocks, center_dtype, checked_weights
+from mnist_kmeans_mlx.engine.assignment import FullAssignment
+from mnist_kmeans_mlx.engine.centroids import Centroids
+from mnist_kmeans_mlx.engine.distances import Codebook
+from mnist_kmeans_mlx.engine.lloyd import Run, lloyd
+from mnist_kmeans_mlx.engine.points import Index, Points
+from mnist_kmeans_mlx.progress import announce_end, announcer
+
+
+class BisectingKMeans(BaseKMeans):
+    """K-means by splitting clusters in two, with scikit-learn's results.
+
+    Parameters, attributes, seeds and stopping rule are those of
+    :class:`sklearn.cluster.BisectingKMeans`; `device`, `device_` and `n_rechecked_` come on top.
+
+    Parameters
+    ----------
+    n_clusters : int, default=8
+        Number of clusters.
+    init : {"k-means++", "random"} or callable, default="random"
+        Where the two centres of a split start: greedy k-means++, random rows of the cluster, or
+        what ``init(X, 2, random_state=...)`` returns for its rows, from which the mean of all rows
+        is taken.
+    n_init : int, default=1
+        Number of tries per split, of which the one with the lowest inertia is kept.
+    random_state : int, RandomState instance or None, default=None
+        Source of the draws. The same integer draws the same seeds as scikit-learn does.
+    max_iter : int, default=300
+        Most iterations of one try.
+    verbose : int, default=0
+        Print the progress of each split.
+    tol : float, default=1e-4
+        A try ends when the centres' summed squared shift is at most this, in the units of the rows
+        squared.
+    copy_x : bool, default=True
+        Has no effect: the rows given are never changed.
+    algorithm : {"lloyd", "elkan", "auto"}, default="lloyd"
+        How the nearest centres are found, as in `KMeans`. Does not change the result.
+    bisecting_strategy : {"biggest_inertia", "largest_cluster"}, default="biggest_inertia"
+        Which cluster to split next: that with the largest sum of squared distances, or that with
+        the most rows. Only clusters of two rows and more are split.
+    device : {"auto", "gpu", "cpu"}, default="auto"
+        Where to compute. "auto" takes Metal, then CUDA, then the CPU.
+
+    Attributes
+    ----------
+    cluster_centers_ : ndarray of shape (n_clusters, n_features)
+        Centres, float32 if `X` is and float64 otherwise.
+    labels_ : ndarray of shape (n_samples,), int32
+        Cluster of each row: where it arrives by going to the nearer centre at each split.
+    inertia_ : float
+        Weighted sum of squared distances of the rows to the centres of their clusters.
+    n_features_in_ : int
+        Number of features seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, where `X` has string names.
+    device_ : {"gpu", "cpu"}
+        Where `fit` ran.
+    n_rechecked_ : int
+        Rows that float64 had to decide, summed over the iterations of the tries that were kept.
+
+    Notes
+    -----
+    With a single cluster and weights, the centre is the weighted mean; scikit-learn's is not.
+
+    References
+    ----------
+    M. Steinbach, G. Karypis and V. Kumar, *A comparison of document clustering techniques*, KDD
+    Workshop on Text Mining 2000.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mnist_kmeans_mlx import BisectingKMeans
+    >>> X = np.array([[1, 1], [2, 1], [3, 1], [10, 0], [10, 1], [10, 2], [10, 8], [10, 9]])
+    >>> kmeans = BisectingKMeans(n_clusters=3, random_state=0).fit(X)
+    >>> len(set(kmeans.labels_[:3])), len(set(kmeans.labels_))
+    (1, 3)
+    """
+
+    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 (scikit-learn's protocol)
+        **BaseKMeans._parameter_constraints,
+        "init": [StrOptions({"k-means++", "random"}), callable],
+        "n_init": [Interval(Integral, 1, None, closed="left")],
+        "copy_x": ["boolean"],
+        "algorithm": [StrOptions({"auto", "lloyd", "elkan"})],
+        "bisecting_strategy": [StrOptions({"biggest_inertia", "largest_cluster"})],
+    }
+
+    def __init__(
+        self,
+        n_clusters: int = 8,
+        *,
+        init: Any = "random",
+        n_init: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+        max_iter: int = 300,
+        verbose: int = 0,
+        tol: float = 1e-4,
+        copy_x: bool = True,
+        algorithm: str = "lloyd",
+        bisecting_strategy: str = "biggest_inertia",
+        device: str = "auto",
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.init = init
+        self.n_init = n_init
+        self.random_state = random_state
+        self.max_iter = max_iter
+        self.verbose = verbose
+        self.tol = tol
+        self.copy_x = copy_x
+        self.algorithm = algorithm
+        self.bisecting_strategy = bisecting_strategy
+        self.device = device
+
+    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+        """Split the rows of `X` until there are `n_clusters` clusters.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows: NumPy of any numeric dtype, `mx.array`, a data frame or a CSR matrix.
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), optional
+            Weight of each row; all one if None.
+
+        Returns
+        -------
+        BisectingKMeans
+            The fitted estimator itself.
+
+        Raises
+        ------
+        ValueError
+            If `X` is empty, not numeric, not finite or has fewer rows than clusters, or if a
+            parameter is out of range.
+        DeviceError
+            If ``device="gpu"`` and MLX finds no GPU.
+        MemoryError
+            If `X` is sparse and the machine cannot hold it dense.
+        """
+        device = devices.resolve(self.device)
+        X = self._validate_rows(X, reset=True)
+        self._check_rows(X, X.shape[0])
+        random_state = check_random_state(self.random_state)
+        points = Points(X, device, checked_weights(sample_weight, X))
+        mean = self._mean_for(self.init, X)
+        self.n_rechecked_ = 0
+
+        nodes = [_root(points, center_dtype(X))]
+        leaves = [0]
+        for _ in range(self.n_clusters - 1):
+            place = self._next_to_split([nodes[leaf] for leaf in leaves])
+            node = nodes[leaves[place]]
+            node.children = len(nodes), len(nodes) + 1
+            leaves[place : place + 1] = node.children
+            nodes += self._split(points, node.rows, random_state, mean)
+
+        self.cluster_centers_ = np.stack([nodes[leaf].center for leaf in leaves])
+        self._n_features_out = self.n_clusters
+        self.labels_ = np.empty(points.n, dtype=np.int32)
+        for label, leaf in enumerate(leaves):
+            self.labels_[nodes[leaf].rows] = label
+        self.inertia_ = sum(nodes[leaf].inertia for leaf in leaves)
+        self.device_ = device.name
+        # For predict: parents come before their children, leaves have none but a label.
+        self._node_centers = np.stack([node.center for node in nodes])
+        self._node_children = np.array([node.children for node in nodes])
+        self._node_labels = np.full(len(nodes), -1)
+        self._node_labels[leaves] = np.arange(len(leaves))
+        return self
+
+    def predict(self, X: Any) -> npt.NDArray[np.int32]:
+        """Cluster of each row: where it arrives by going to the nearer centre at each split.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), int32
+            Indices of clusters. A row between two clusters may lie nearer to a centre that it did
+            not come by.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the estimator is not fitted.
+        ValueError
+            If `X` does not have the features seen in `fit`.
+        """
+        check_is_fitted(self)
+        X = self._validate_rows(X, reset=False)
+        device = devices.resolve(self.device)
+        centers = self._node_centers.astype(np.float64)
+        labels = np.empty(X.shape[0], dtype=np.int32)
+        for part in blocks(X):
+            arrived = {0: np.arange(part.start, part.stop)}
+            for node, children in enumerate(self._node_children):
+                index = arrived.pop(node)
+                if children[0] < 0:
+                    labels[index] = self._node_labels[node]
+                    continue
+                side = index[:0]
+                if len(index):
+                    points = Points(X[index], device)
+                    side = FullAssignment(points)(Codebook(points, centers[children]))
+                for number, child in enumerate(children):
+                    arrived[child] = index[side == number]
+        return labels
+
+    def _next_to_split(self, leaves: list[_Node]) -> int:
+        """Place of the leaf that `bisecting_strategy` names; of equal ones the first."""
+
+        def rank(place: int) -> tuple[bool, float]:
+            leaf = leaves[place]
+            by_inertia = self.bisecting_strategy == "biggest_inertia"
+            return len(leaf.rows) > 1, leaf.inertia if by_inertia else len(leaf.rows)
+
+        return max(range(len(leaves)), key=rank)
+
+    def _split(
+        self, points: Points, rows: Index, random_state: np.random.RandomState, mean: Any
+    ) -> list[_Node]:
+        """The two parts of some rows, from the best of `n_init` tries."""
+        if len(rows) < points.n:
+            weights = None if points.weights is None else points.weights[rows]
+            points = Points(points.rows[rows], points.device, weights)
+        dtype = center_dtype(points.rows)
+        best: Run | None = None
+        for _ in range(int(self.n_init)):
+            run = lloyd(
+                points,
+                self._seed(points, self.init, 2, random_state, mean),
+                max_iter=self.max_iter,
+                tol=self.tol,
+                algorithm=self.algorithm,
+                dtype=dtype,
+                observe=announcer(points, self._cost) if self.verbose else None,
+            )
+            if self.verbose:
+                announce_end(run, self.tol)
+            # Scikit-learn's margin, so that rounding does not choose.
+            if best is None or run.inertia < best.inertia * (1 - 1e-6):
+                best = run
+        assert best is not None
+        if self.verbose:
+            print(f"New centroids from bisection: {best.centers}")
+        self.n_rechecked_ += best.rechecked
+        return _nodes(points, rows, best.labels, best.centers.astype(dtype))
+
+
+@dataclass
+class _Node:
+    """A cluster, which may have been split in two."""
+
+    center: npt.NDArray[Any]
+    rows: Index
+    inertia: float
+    children: tuple[int, int] = (-1, -1)
+
+
+def _root(points: Points, dtype: Any) -> _Node:
+    """All rows and their mean."""
+    labels = np.zeros(points.n, dtype=np.intp)
+    mean = Centroids(points, 1)(labels, np.zeros((1, points.d)))
+    return _nodes(points, np.arange(points.n), labels, mean.astype(dtype))[0]
+
+
+def _nodes(points: Points, rows: Index, labels: Index, centers: npt.NDArray[Any]) -> list[_Node]:
+    """Clusters of `points`, whose places among all rows `rows` tells."""
+    costs = points.distances_sq(None, centers.astype(np.float64), labels) / points.scale**2
+    if points.weights is not None:
+        costs *= points.weights
+    inertias = np.bincount(labels, weights=costs, minlength=len(centers))
+    return [
+        _Node(center, rows[labels == label], float(inertias[label]))
+        for label, center in enumerate(centers)
+    ]

@@ -1,0 +1,128 @@
+"""Mini-batch K-means: centres that move a little with every batch of rows.
+
+After D. Sculley, *Web-scale k-means clustering*, WWW 2010. Draws, reassignment and stopping rules
+are those of scikit-learn's ``MiniBatchKMeans``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from mnist_kmeans_mlx.engine.assignment import FullAssignment
+from mnist_kmeans_mlx.engine.distances import Codebook, inertia
+from mnist_kmeans_mlx.engine.points import Float64, Points
+
+
+def step(batch: Points, centers: Float64, counts: Float64) -> tuple[Float64, Float64, float]:
+    """Move centres towards the rows of a batch that are nearest to them.
+
+    Parameters
+    ----------
+    batch : Points
+        The rows.
+    centers : ndarray of shape (k, d), float64
+        Each the mean of all rows that it has seen.
+    counts : ndarray of shape (k,), float64
+        The weight of those rows.
+
+    Returns
+    -------
+    centers, counts : ndarray
+        The same with the rows of the batch counted in.
+    inertia : float
+        Of the batch, before the centres moved.
+    """
+    k = len(centers)
+    labels = FullAssignment(batch)(Codebook(batch, centers))
+    weights = np.ones(batch.n) if batch.weights is None else batch.weights
+    gained = np.bincount(labels, weights=weights, minlength=k)
+    by_label = sparse.csr_matrix((weights, (labels, np.arange(batch.n))), shape=(k, batch.n))
+    total = counts + gained
+    sums = centers * counts[:, None] + by_label @ batch.raw(slice(0, batch.n))
+    found = gained > 0
+    moved = centers.copy()
+    moved[found] = sums[found] / total[found, None]
+    return moved, total, inertia(batch, centers, labels)
+
+
+def reassign(
+    batch: Points,
+    centers: Float64,
+    counts: Float64,
+    ratio: float,
+    random_state: np.random.RandomState,
+) -> int:
+    """Put centres that hardly saw a row on random rows of a batch, in place.
+
+    Parameters
+    ----------
+    batch : Points
+        The rows; at most half of them become centres.
+    centers : ndarray of shape (k, d), float64
+        The centres.
+    counts : ndarray of shape (k,), float64
+        The weight that each has seen. Those of moved centres rise to the smallest of the others,
+        or the next step would move them again.
+    ratio : float
+        Of the largest count, the share below which a centre is moved.
+    random_state : numpy.random.RandomState
+        Source of the draws.
+
+    Returns
+    -------
+    int
+        How many centres were moved.
+    """
+    rare = counts < ratio * counts.max()
+    # With a ratio above one all would be rare: one must stay, for its count is what others get.
+    rare[np.argmax(counts)] = False
+    most = int(0.5 * batch.n)
+    if rare.sum() > 0.5 * batch.n:
+        rare[np.argsort(counts)[most:]] = False
+    moved = int(rare.sum())
+    if moved:
+        rows = random_state.choice(batch.n, replace=False, size=moved)
+        centers[rare] = batch.raw(rows)
+        counts[rare] = counts[~rare].min()
+    return moved
+
+
+@dataclass
+class Progress:
+    """When to stop: centres hardly move, or a smoothed inertia no longer falls.
+
+    Attributes
+    ----------
+    tol : float
+        Stop at a summed squared shift of the centres of at most this, if above zero.
+    patience : int or None
+        Stop after so many batches in a row without a new lowest average.
+    smoothing : float
+        Share of the last batch in the moving average.
+    average : float or None
+        Exponentially weighted average of the inertia per row.
+    """
+
+    tol: float
+    patience: int | None
+    smoothing: float
+    average: float | None = None
+    lowest: float = np.inf
+    in_vain: int = 0
+
+    def add(self, inertia: float, shift: float) -> str:
+        """Count a batch in; why to stop, or nothing."""
+        if self.average is None:
+            self.average = inertia
+        else:
+            self.average = self.average * (1 - self.smoothing) + inertia * self.smoothing
+        if self.tol > 0 and shift <= self.tol:
+            return "small centers change"
+        self.in_vain = 0 if self.average < self.lowest else self.in_vain + 1
+        self.lowest = min(self.average, self.lowest)
+        if self.patience is not None and self.in_vain >= self.patience:
+            return "lack of improvement in inertia"
+        return ""

@@ -1,0 +1,234 @@
+"""What all estimators promise scikit-learn."""
+
+import io
+import json
+import pickle
+
+import joblib
+import mlx.core as mx
+import numpy as np
+import oracle
+import pandas as pd
+import polars as pl
+import pytest
+import sklearn
+from scipy import sparse
+from sklearn import cluster
+from sklearn.base import clone
+from sklearn.datasets import make_blobs
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils._test_common.instance_generator import _get_expected_failed_checks
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from mnist_kmeans_mlx import BisectingKMeans, KMeans, MiniBatchKMeans, base
+from mnist_kmeans_mlx.device import Device
+
+THEIRS = {
+    KMeans: cluster.KMeans,
+    MiniBatchKMeans: cluster.MiniBatchKMeans,
+    BisectingKMeans: cluster.BisectingKMeans,
+}
+ALL = [KMeans(), KMeans(metric="cosine"), MiniBatchKMeans(), BisectingKMeans()]
+
+
+@parametrize_with_checks(
+    [clone(e).set_params(n_clusters=2, max_iter=5) for e in ALL],
+    # Only what scikit-learn expects of its own: weights draw other random numbers.
+    expected_failed_checks=lambda e: _get_expected_failed_checks(THEIRS[type(e)]()),
+)
+def test_sklearn_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture(params=ALL, ids=["euclidean", "cosine", "minibatch", "bisecting"])
+def estimator(request, device):
+    return clone(request.param).set_params(random_state=0, n_clusters=5, device=device)
+
+
+ROWS = oracle.make_rows("normal", 300, 6, seed=0) + 2
+
+
+def test_centres_are_their_own_nearest(estimator):
+    for dtype in (np.float32, np.float64):
+        rows = (ROWS + 1000).astype(dtype)
+        if getattr(estimator, "metric", "") == "cosine":
+            rows = ROWS.astype(dtype)
+        estimator.fit(rows)
+        centers = estimator.cluster_centers_
+        assert centers.dtype == estimator.transform(rows).dtype == dtype
+        np.testing.assert_array_equal(estimator.predict(centers), np.arange(5))
+        distances = estimator.transform(centers)
+        assert (distances.diagonal() == 0).all()
+        assert (distances + np.eye(5) > 0).all()
+        np.testing.assert_array_equal(estimator.predict(rows), estimator.labels_)
+
+
+def test_rows_of_every_kind(estimator):
+    rows = oracle.make_rows("pixels", 200, 6, seed=0)
+    expected = clone(estimator).fit(rows)
+    for given in (
+        rows.astype(np.uint8),
+        rows.astype(np.int64),
+        rows.astype(np.float16),
+        rows.astype(np.float32),
+        np.asfortranarray(rows),
+        rows.tolist(),
+        mx.array(rows.astype(np.uint8)),
+        mx.array(rows.astype(np.float32)).astype(mx.bfloat16),
+        pd.DataFrame(rows),
+        sparse.csr_matrix(rows),
+        sparse.csr_array(rows.astype(np.float32)),
+        sparse.csc_matrix(rows),
+    ):
+        found = clone(estimator).fit(given)
+        np.testing.assert_array_equal(found.labels_, expected.labels_)
+        np.testing.assert_allclose(found.cluster_centers_, expected.cluster_centers_, rtol=1e-6)
+        np.testing.assert_array_equal(found.predict(given), found.labels_)
+        np.testing.assert_allclose(found.transform(given), expected.transform(rows), rtol=1e-5)
+
+
+def test_blocks_change_nothing(estimator, monkeypatch):
+    weights = np.random.default_rng(0).random(len(ROWS))
+    estimator.fit(ROWS)
+    answers = estimator.predict(ROWS), estimator.transform(ROWS)
+    score = estimator.score(ROWS, sample_weight=weights)
+    monkeypatch.setattr(base, "BLOCK_BYTES", 7 * 4 * 6)
+    np.testing.assert_array_equal(estimator.predict(ROWS), answers[0])
+    np.testing.assert_allclose(estimator.transform(ROWS), answers[1], rtol=1e-12)
+    assert estimator.score(ROWS, sample_weight=weights) == pytest.approx(score, rel=1e-12)
+
+
+def test_inputs_are_not_changed(estimator):
+    weights = np.ones(len(ROWS))
+    for rows in (ROWS.copy(), sparse.csr_matrix(ROWS)):
+        for array in (rows.data if sparse.issparse(rows) else rows, weights):
+            array.flags.writeable = False
+        if "copy_x" in estimator.get_params():
+            estimator.set_params(copy_x=False)
+        estimator.fit(rows, sample_weight=weights).transform(rows)
+        estimator.score(rows, sample_weight=weights)
+
+
+def test_too_large_to_be_made_dense(estimator):
+    # As float32 this would take 4 TB; taking any of it would end the test run.
+    rows = sparse.csr_matrix(([1.0, 2.0], ([0, 5], [3, 10**7])), shape=(10**5, 10**7 + 1))
+    estimator.set_params(n_clusters=2)
+    if isinstance(estimator, MiniBatchKMeans):
+        estimator.set_params(batch_size=10**5)
+    with pytest.raises(MemoryError, match=r"100000 x 10000001 would take 3725\.3 GiB as float32"):
+        estimator.fit(rows)
+
+
+def test_sparse_rows_are_affordable_batch_by_batch(monkeypatch):
+    rows = sparse.random(3000, 400, density=0.01, format="csr", rng=np.random.default_rng(0))
+    monkeypatch.setattr(base, "BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr(Device, "memory_bytes", 2 << 20)
+    with pytest.raises(MemoryError, match="MiniBatchKMeans"):
+        KMeans(2).fit(rows)
+    kmeans = MiniBatchKMeans(2, batch_size=100, random_state=0).fit(rows)
+    assert kmeans.labels_.shape == (3000,)
+    assert kmeans.transform(rows).shape == (3000, 2)
+
+
+def test_data_frames_in_and_out(estimator):
+    names = [f"pixel{i}" for i in range(6)]
+    frame = pd.DataFrame(ROWS, columns=names)
+    estimator.fit(frame)
+    assert estimator.feature_names_in_.tolist() == names
+    out = [f"{type(estimator).__name__.lower()}{i}" for i in range(5)]
+    assert estimator.get_feature_names_out().tolist() == out
+    for library, kind in (("pandas", pd.DataFrame), ("polars", pl.DataFrame)):
+        found = clone(estimator).set_output(transform=library).fit_transform(frame)
+        assert isinstance(found, kind)
+        assert list(found.columns) == out
+    with pytest.raises(ValueError, match="feature names should match"):
+        estimator.predict(frame[names[::-1]])
+
+
+def test_copies_are_as_good(estimator):
+    estimator.fit(ROWS)
+    file = io.BytesIO()
+    joblib.dump(estimator, file)
+    file.seek(0)
+    for copy in (pickle.loads(pickle.dumps(estimator)), joblib.load(file)):
+        np.testing.assert_array_equal(copy.predict(ROWS), estimator.labels_)
+        assert copy.get_params() == estimator.get_params()
+    assert not hasattr(clone(estimator), "cluster_centers_")
+
+
+def test_in_a_pipeline_and_a_search(estimator):
+    rows, _ = make_blobs(120, centers=4, random_state=0)
+    pipeline = make_pipeline(StandardScaler(), estimator)
+    name = pipeline.steps[-1][0]
+    search = GridSearchCV(pipeline, {f"{name}__n_clusters": [1, 4]}, cv=2).fit(rows)
+    assert search.best_params_ == {f"{name}__n_clusters": 4}
+    with joblib.parallel_backend("threading", n_jobs=2):
+        again = clone(search).fit(rows)
+    np.testing.assert_array_equal(
+        again.cv_results_["mean_test_score"], search.cv_results_["mean_test_score"]
+    )
+
+
+def test_weights_are_routed(estimator):
+    weights = np.random.default_rng(0).integers(1, 5, len(ROWS))
+    with sklearn.config_context(enable_metadata_routing=True):
+        asking = clone(estimator).set_fit_request(sample_weight=True)
+        routed = make_pipeline(asking.set_score_request(sample_weight=True))
+        routed.fit(ROWS, sample_weight=weights)
+        score = routed.score(ROWS, sample_weight=weights)
+    estimator.fit(ROWS, sample_weight=weights)
+    np.testing.assert_array_equal(routed[-1].cluster_centers_, estimator.cluster_centers_)
+    assert score == estimator.score(ROWS, sample_weight=weights)
+
+
+def test_rows_without_weight_do_not_count(estimator):
+    weights = np.ones(len(ROWS))
+    weights[::2] = 0
+    rows = ROWS.copy()
+    rows[::2] *= -50
+    centers = estimator.fit(rows, sample_weight=weights).cluster_centers_
+    assert (centers > -5).all()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        ({"n_clusters": 0}, "The 'n_clusters' parameter of {} must be an int in the range"),
+        ({"n_clusters": 2.5}, "The 'n_clusters' parameter of {} must be an int in the range"),
+        ({"n_clusters": 301}, "n_samples=300 should be >= n_clusters=301"),
+        ({"n_init": 0}, "The 'n_init' parameter of {}"),
+        ({"max_iter": 0}, "The 'max_iter' parameter of {}"),
+        ({"tol": -1}, "The 'tol' parameter of {}"),
+        ({"init": "best"}, "The 'init' parameter of {}"),
+        ({"random_state": "x"}, "The 'random_state' parameter of {}"),
+        ({"device": "tpu"}, "The 'device' parameter of {}"),
+    ],
+    ids=str,
+)
+def test_bad_parameters_are_named(estimator, parameters, sentence):
+    with pytest.raises(ValueError, match=sentence.format(type(estimator).__name__)):
+        estimator.set_params(**parameters).fit(ROWS)
+
+
+@pytest.mark.parametrize("weights", [np.ones(3), np.zeros(300), np.full(300, np.nan), "x"], ids=str)
+def test_bad_weights_are_refused(estimator, weights):
+    with pytest.raises(ValueError, match=r"[Ww]eight|shape|NaN|convert"):
+        estimator.fit(ROWS, sample_weight=weights)
+
+
+def test_an_unfitted_estimator_says_so(estimator):
+    for method in (estimator.predict, estimator.transform, estimator.score):
+        with pytest.raises(NotFittedError):
+            method(ROWS)
+
+
+def test_parameters_are_sklearns(estimator):
+    own = {"device", "metric"}
+    theirs = THEIRS[type(estimator)]().get_params()
+    ours = clone(estimator).set_params(n_clusters=8, random_state=None).get_params()
+    assert ours.keys() - own == theirs.keys()
+    differ = {name for name, value in theirs.items() if ours[name] != value}
+    assert differ <= {"algorithm"}, json.dumps(sorted(differ))
