@@ -1,11 +1,11 @@
 """Labels are those of float64, however poorly the device multiplies."""
 
-import mlx.core as mx
 import numpy as np
 import oracle
 import pytest
+from doubles import MULTIPLIERS, make_device
 
-from mnist_kmeans_mlx.device import Device, host_view, resolve
+from mnist_kmeans_mlx.device import host_view, resolve
 from mnist_kmeans_mlx.engine.assignment import (
     BoundedAssignment,
     FullAssignment,
@@ -13,37 +13,6 @@ from mnist_kmeans_mlx.engine.assignment import (
 )
 from mnist_kmeans_mlx.engine.distances import Codebook
 from mnist_kmeans_mlx.engine.points import Points
-
-
-class Narrow(Device):
-    """A device that keeps `bits` significant bits of what it multiplies."""
-
-    def matmul(self, a, b):
-        return super().matmul(self.narrow(a), self.narrow(b))
-
-    def narrow(self, x):
-        drop = 24 - self.bits
-        raw = x.view(mx.uint32)
-        half = mx.array(1 << (drop - 1), dtype=mx.uint32)
-        return (((raw + half) >> drop) << drop).view(mx.float32)
-
-
-class Tf32(Narrow):
-    bits = 11
-
-
-class Bf16(Narrow):
-    bits = 8
-
-
-MULTIPLIERS = {"float32": Device, "tf32": Tf32, "bf16": Bf16}
-
-
-def make_device(name, multiplier="float32", **changes):
-    found = resolve(name)
-    return MULTIPLIERS[multiplier](
-        found.kind, found.mlx, found.host_matmul, **{"chunk_bytes": found.chunk_bytes, **changes}
-    )
 
 
 @pytest.mark.parametrize("multiplier", MULTIPLIERS)

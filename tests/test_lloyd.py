@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_kmeans_mlx.device import resolve
+from mnist_kmeans_mlx.device import Device, resolve
 from mnist_kmeans_mlx.engine.lloyd import lloyd
 from mnist_kmeans_mlx.engine.points import Points
+from mnist_kmeans_mlx.engine.seeding import plus_plus
 
 ALGORITHMS = ("auto", "lloyd", "elkan")
 DTYPES = (np.uint8, np.int64, np.float16, np.float32, np.float64)
@@ -114,3 +115,42 @@ def test_observer_sees_every_iteration(device):
     )
     assert seen == list(range(1, run.n_iter + 1))
     assert run.converged == "strict"
+
+
+@pytest.fixture(scope="module")
+def pixels(mnist):
+    return mnist.x_train[:1500].reshape(1500, -1)
+
+
+@pytest.fixture(scope="module")
+def undivided(pixels):
+    """By one thread of the CPU, in a single chunk."""
+    return found(pixels, Device("cpu", resolve("cpu").mlx, True, 1 << 30, 1), "lloyd")
+
+
+def found(rows, device, algorithm, k=15):
+    points = Points(rows, device)
+    start = points.raw(plus_plus(points, k, np.random.RandomState(0)))
+    run = lloyd(points, start, max_iter=12, tol=0, algorithm=algorithm)
+    return start.tobytes(), run.labels.tobytes(), run.centers.tobytes(), run.inertia, run.n_iter
+
+
+@pytest.mark.parametrize("algorithm", ["lloyd", "elkan"])
+@pytest.mark.parametrize(
+    ("chunk_bytes", "workers", "host_matmul"),
+    [(1 << 28, 1, False), (50_000, 1, True), (1 << 20, 2, True), (1 << 23, 3, True),
+     (77_777, 5, False)],
+)  # fmt: skip
+def test_whole_numbers_are_clustered_the_same_by_all(
+    chunk_bytes, workers, host_matmul, algorithm, pixels, undivided, device
+):
+    kind = resolve(device)
+    if kind.name == "gpu":
+        workers, host_matmul = 1, False
+    varied = Device(kind.kind, kind.mlx, host_matmul, chunk_bytes, workers)
+    assert found(pixels, varied, algorithm) == undivided
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int64, np.float32, np.float64])
+def test_whole_numbers_are_clustered_the_same_as_any_dtype(dtype, pixels, undivided, device):
+    assert found(pixels.astype(dtype), resolve(device), "auto") == undivided

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +20,9 @@ from mnist_kmeans_mlx.cli.options import (
     log_option,
     quiet_option,
 )
+
+if TYPE_CHECKING:
+    from mnist_kmeans_mlx.checkpoint import Checkpoint
 
 __all__ = ["fit"]
 
@@ -79,6 +85,17 @@ _DRAWN = 100
 @click.option(
     "--save", type=click.Path(dir_okay=False), metavar="MODEL", help="Write the model to this file."
 )
+@click.option(
+    "--checkpoint",
+    type=click.Path(dir_okay=False),
+    metavar="PATH",
+    help="Keep in this file how far the fit has come, for --resume.",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on from the --checkpoint, if it exists, to the same result as without a break.",
+)
 @log_option
 @click.option("--no-log", is_flag=True, help="Leave the experiment log alone.")
 @click.option(
@@ -98,6 +115,8 @@ def fit(
     key: str | None,
     labels: str | None,
     save: str | None,
+    checkpoint: str | None,
+    resume: bool,
     log: str | None,
     no_log: bool,
     gallery: bool | None,
@@ -108,14 +127,22 @@ def fit(
     """Cluster data, infer what each cluster shows, and score it.
 
     Without options: MNIST in 20 clusters. A matrix without --labels is clustered, not scored.
+
+    Ctrl-C ends the fit with status 130. What it has reached is then in --checkpoint, and in --save
+    if that is a new file.
     """
+    if resume and checkpoint is None:
+        raise click.UsageError("--resume needs the --checkpoint to go on from.")
     output.check_writable(save)
-    with output.notes(quiet=quiet):
+    keep = None if save is checkpoint is None else _checkpoint(checkpoint, resume, quiet)
+    with output.notes(quiet=quiet), _farewell(keep, quiet):
         # MLX and scikit-learn: a second that --help does without.
         import secrets
 
         from mnist_kmeans_mlx.experiment import run
 
+        if seed is None and keep is not None:
+            seed = keep.seed
         seed = secrets.randbits(32) if seed is None else seed
         words = {
             "load": "Loading data",
@@ -133,11 +160,16 @@ def fit(
                 seed=seed,
                 command=command_line(ctx, seed),
                 observe=observe,
+                checkpoint=keep,
                 **parameters,
             )
+        if result.interrupted:
+            if save is not None and not os.path.exists(save):
+                _save(result, save, quiet)
+            raise KeyboardInterrupt
     # The result is shown whatever becomes of the model and the log; the model is saved even if
     # nobody reads the result to its end.
-    failure = _save(result, save, quiet)
+    failure = _save(result, save, quiet) or (keep.failure if keep is not None else None)
     if not no_log:
         _append(result, log)
     if json:
@@ -146,6 +178,28 @@ def fit(
         _show(result, gallery, quiet)
     if failure is not None:
         raise failure
+
+
+def _checkpoint(path: str | None, resume: bool, quiet: bool) -> Checkpoint:
+    from mnist_kmeans_mlx.checkpoint import Checkpoint
+
+    keep = Checkpoint(path, resume=resume)
+    if resume and not keep.resumed:
+        output.note(f"Note: there is no {path} yet: this fit begins anew.", quiet=quiet)
+    return keep
+
+
+@contextmanager
+def _farewell(keep: Checkpoint | None, quiet: bool) -> Iterator[None]:
+    """On Ctrl-C, say how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if keep is not None and keep.failure is not None:
+            output.note(f"Warning: {keep.path} is not up to date ({keep.failure.strerror}).")
+        elif keep is not None and keep.path is not None and keep.path.exists():
+            output.note("The same command with --resume goes on from here.", quiet=quiet)
+        raise
 
 
 def _save(result: Any, path: str | None, quiet: bool) -> Exception | None:
@@ -159,12 +213,14 @@ def _save(result: Any, path: str | None, quiet: bool) -> Exception | None:
         "command": result.command,
         "train_accuracy": result.train_accuracy,
         "test_accuracy": result.test_accuracy,
+        "interrupted": result.interrupted,
     }
     try:
         save_model(path, result.estimator, cluster_labels=result.cluster_labels, metadata=metadata)
     except (OSError, ModelError) as error:
         return error
-    output.note(f"Saved {path}", quiet=quiet)
+    unfinished = ", as far as the fit came" if result.interrupted else ""
+    output.note(f"Saved {path}{unfinished}", quiet=quiet)
     return None
 
 

@@ -32,6 +32,7 @@ __all__ = ["read_idx", "read_npy", "read_npz", "read_safetensors"]
 Array = NDArray[Any]
 
 _CHUNK = 2**22
+_FIRST = 2**16
 # Deflate never expands a byte to more than this many (zlib's technical notes).
 _DEFLATE_AT_MOST = 1032
 _NPY_MAGIC = b"\x93NUMPY"
@@ -171,7 +172,7 @@ def read_safetensors(path: PathLike, key: str | None = None) -> Array:
         length = int.from_bytes(prefix, "little")
         if len(prefix) < 8 or not 2 <= length <= min(size - 8, _SAFETENSORS_LONGEST_HEADER):
             raise Fault("is not a safetensors file, or is cut short within its header")
-        header = json.loads(file.read(length))
+        header = json.loads(file.read(length).decode())  # json would guess UTF-16 and 32 too
         if not isinstance(header, dict):
             raise Fault("is not a safetensors file: its header is no JSON object")
         header.pop("__metadata__", None)
@@ -222,10 +223,13 @@ def _filled(file: _Bytes, claim: int, most: int) -> NDArray[np.uint8]:
     if claim > most:
         raise _short(claim, most)
     check_memory(claim)
-    raw = np.empty(claim, np.uint8)
+    # Grown with what is there: a small file unpacks to a thousand times its size, or claims so.
+    raw = np.empty(min(claim, _FIRST), np.uint8)
     done = 0
     while done < claim:
-        chunk = file.read(min(_CHUNK, claim - done))
+        if done == len(raw):
+            raw.resize(min(claim, 2 * done), refcheck=False)
+        chunk = file.read(min(_CHUNK, len(raw) - done))
         if not chunk:
             raise _short(claim, done)
         raw[done : done + len(chunk)] = np.frombuffer(chunk, np.uint8)

@@ -16,6 +16,7 @@ from mnist_kmeans_mlx.experiment.data import Array, Data, ExperimentError, load
 from mnist_kmeans_mlx.experiment.result import STAGES, Cluster, Evaluation, Result
 
 if TYPE_CHECKING:
+    from mnist_kmeans_mlx.checkpoint import Checkpoint
     from mnist_kmeans_mlx.metrics import Scores
     from mnist_kmeans_mlx.persistence import Model
 
@@ -34,6 +35,7 @@ def run(
     labels: str | os.PathLike[str] | None = None,
     command: str = "",
     observe: Observer | None = None,
+    checkpoint: Checkpoint | None = None,
     **parameters: Any,
 ) -> Result:
     """Cluster, name the clusters, and score the names.
@@ -52,6 +54,8 @@ def run(
         Kept in the result.
     observe : callable, optional
         Called with the name of each of `STAGES` as it begins.
+    checkpoint : Checkpoint, optional
+        Goes on with the fit it holds, and keeps how far this one has come.
     **parameters
         Further parameters of `KMeans`.
 
@@ -63,7 +67,13 @@ def run(
     ------
     DatasetError, DeviceError
     ExperimentError
-        The data cannot be clustered so.
+        The data cannot be clustered so, or the checkpoint is of another fit.
+    OSError
+        The checkpoint cannot be written while the fit goes on. If it is only the last time, see
+        `Checkpoint.failure`.
+    KeyboardInterrupt
+        Unless there is a checkpoint and the fit has reached anything: the result then tells what,
+        and that it is `interrupted`.
     """
     from mnist_kmeans_mlx.device import describe
     from mnist_kmeans_mlx.estimator import KMeans
@@ -78,11 +88,20 @@ def run(
     with clock("load"):
         data = source if isinstance(source, Data) else load(source, key=key, labels=labels)
     estimator = KMeans(n_clusters, random_state=seed, device=device, **parameters)
+    interrupted = False
     with clock("fit"):
         try:
-            estimator.fit(data.train)
+            if checkpoint is None:
+                estimator.fit(data.train)
+            else:
+                timings["fit"] += checkpoint.earlier
+                checkpoint.fit(estimator, data.train)
         except ValueError as error:
             raise ExperimentError(_sentence(error)) from error
+        except (KeyboardInterrupt, OSError) as error:
+            if not hasattr(estimator, "labels_"):
+                raise
+            interrupted = isinstance(error, KeyboardInterrupt)
     digits = train = test = None
     if data.y_train is not None:
         with clock("label"):
@@ -118,6 +137,7 @@ def run(
         unit=data.unit,
         estimator=estimator,
         cluster_labels=digits,
+        interrupted=interrupted,
     )
 
 

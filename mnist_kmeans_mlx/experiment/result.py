@@ -64,6 +64,8 @@ class Result:
         What the features were divided by for `inertia`; `estimator` saw them undivided.
     estimator, cluster_labels
         The fitted estimator and its digits, to be saved or drawn.
+    interrupted : bool
+        Whether the fit was stopped before it was done.
     """
 
     data: Mapping[str, Any]
@@ -86,6 +88,7 @@ class Result:
     unit: float
     estimator: Any = field(repr=False)
     cluster_labels: Mapping[int, list[int]] | None = field(repr=False)
+    interrupted: bool = False
 
     @property
     def train_accuracy(self) -> float | None:

@@ -12,7 +12,6 @@ import math
 import operator
 import os
 import re
-import stat
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -168,12 +167,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
         The file cannot be opened.
     """
     try:
-        # Before open(), which would wait for a writer at a named pipe.
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise Damage("is not a regular file")
-        with open(path, "rb") as file:
-            tensors, texts = safetensors.unpack(file, FORMAT)
-        return _model(tensors, texts)
+        return _model(*safetensors.read(path, FORMAT, "model"))
     except Damage as damage:
         raise ModelError(f"{os.fspath(path)} {damage}.") from None
 
@@ -198,6 +192,7 @@ def _model(tensors: Mapping[str, Array], texts: Mapping[str, str]) -> Model:
         if not all(isinstance(read[key], dict) for key in ("parameters", "metadata")):
             raise TypeError("parameters and metadata must be tables")
         estimator = _class(name)(**read["parameters"])
+        estimator._validate_params()
         for key, value in read["attributes"].items():
             if not _NAME.fullmatch(key) or hasattr(type(estimator), key):
                 raise ValueError(f"{key[:40]!r} is no fitted attribute")

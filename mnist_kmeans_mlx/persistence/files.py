@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from typing import IO
 
@@ -41,10 +43,26 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         if os.path.exists(target):
             os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.errno and error.filename in (None, temporary):
+            # A full disk names no file, and people know nothing of the temporary one.
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from None
         raise
+
+
+def remove_leftovers(path: str | os.PathLike[str]) -> None:
+    """Remove temporary files that writers of `path` left when they were killed.
+
+    Those of the last minute stay: somebody may be writing them.
+    """
+    folder, name = os.path.split(os.path.realpath(path))
+    temporary = re.compile(re.escape(f".{name[:60]}.") + r"[0-9a-f]{8}\.tmp")
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if temporary.fullmatch(entry.name) and entry.stat().st_mtime < time.time() - 60:
+                os.unlink(entry)
 
 
 def _open_beside(path: str | os.PathLike[str]) -> tuple[int, str, str]:

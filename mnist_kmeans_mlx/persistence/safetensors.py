@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import stat
 import struct
 from collections.abc import Mapping
 from typing import IO, Any
@@ -57,7 +58,9 @@ def pack(tensors: Mapping[str, Array], texts: Mapping[str, str]) -> list[bytes]:
     return [struct.pack("<Q", len(text)), text, *blobs]
 
 
-def unpack(file: IO[bytes], marker: str) -> tuple[dict[str, Array], dict[str, str]]:
+def read(
+    path: str | os.PathLike[str], marker: str, kind: str
+) -> tuple[dict[str, Array], dict[str, str]]:
     """Read arrays and texts of a file that `pack` wrote with ``texts["format"] == marker``.
 
     Of a file that holds something else no more than the header is read.
@@ -65,8 +68,19 @@ def unpack(file: IO[bytes], marker: str) -> tuple[dict[str, Array], dict[str, st
     Raises
     ------
     Damage
-        The file is not what `pack` writes, to the last byte.
+        The file is not what `pack` writes, to the last byte, or not a `kind`.
+    OSError
+        It cannot be opened.
     """
+    # Before open(), which would wait for a writer at a named pipe.
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise Damage("is not a regular file")
+    with open(path, "rb") as file:
+        return unpack(file, marker, kind)
+
+
+def unpack(file: IO[bytes], marker: str, kind: str) -> tuple[dict[str, Array], dict[str, str]]:
+    """Do what `read` does, with an open file."""
     size = os.fstat(file.fileno()).st_size
     prefix = file.read(8)
     length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
@@ -80,7 +94,7 @@ def unpack(file: IO[bytes], marker: str) -> tuple[dict[str, Array], dict[str, st
     if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
         raise Damage("is not a safetensors file, or its header is damaged")
     if texts.get("format") != marker:
-        raise Damage("is a safetensors file, but not a model of mnist-kmeans-mlx")
+        raise Damage(f"is a safetensors file, but not a {kind} of mnist-kmeans-mlx")
     end = 0
     for entry in sorted(header.values(), key=_offsets):
         end = _checked_end(entry, end)

@@ -1,0 +1,304 @@
+"""Checkpoints: a fit that is stopped at any moment goes on to the same result.
+
+A checkpoint is a safetensors file like a model, written whole or not at all. It holds how far the
+fit has come (`Standing`), the position of the random state, the parameters and a checksum of the
+data; never a pickle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+import warnings
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.sparse import issparse
+
+from mnist_kmeans_mlx.base import center_dtype
+from mnist_kmeans_mlx.engine.distances import inertia
+from mnist_kmeans_mlx.engine.lloyd import Run, Standing
+from mnist_kmeans_mlx.engine.points import Points
+from mnist_kmeans_mlx.estimator import KMeans
+from mnist_kmeans_mlx.persistence.files import check_writable, remove_leftovers, write_atomically
+from mnist_kmeans_mlx.persistence.record import Record, read_record
+from mnist_kmeans_mlx.persistence.safetensors import Damage
+
+__all__ = ["Checkpoint", "CheckpointError"]
+
+# Bytes of rows that the checksum takes at once.
+BLOCK = 16 << 20
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is damaged, in the way, or of another fit."""
+
+
+class Checkpoint:
+    """Keeps how far a fit has come, in a file that another process can go on from.
+
+    Parameters
+    ----------
+    path : path-like or None
+        The file; it stays when the fit is done, to be resumed without work. None keeps nothing
+        beyond this process: `fit` then only leaves what it reached when it is interrupted.
+    resume : bool, default=False
+        Go on from the file if there is one, and begin anew if not. Without it, an existing file is
+        never replaced, but refused.
+    iterations : int, default=10
+        Write after so many iterations,
+    seconds : float, default=5
+        or so many seconds, whichever is sooner; but so rarely that writing takes at most a tenth
+        of the time.
+
+    Attributes
+    ----------
+    path : Path or None
+        The file.
+    seed : int or None
+        The integer that was `random_state` of the fit in the file.
+    resumed : bool
+        Whether there is a file to go on from.
+    earlier : float
+        Seconds that the fit in the file had taken.
+    failure : OSError or None
+        Why the file could not be written the last time.
+
+    Raises
+    ------
+    CheckpointError
+        The file exists and is not to be resumed, or is damaged, or is not a checkpoint that this
+        version reads.
+    OSError
+        The file cannot be read or written.
+
+    Notes
+    -----
+    The result is the same to the last bit as that of a fit that was never interrupted, except for
+    ``n_rechecked_``: after a stop all rows are compared anew. For rows of fractions it takes the
+    same device and the same number of cores, which decide in which order sums are rounded; for
+    whole numbers, such as pixels, these do not matter.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from mnist_kmeans_mlx import Checkpoint, KMeans
+    >>> X = np.array([[1, 2], [1, 4], [1, 0], [10, 2], [10, 4], [10, 0]])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "fit.checkpoint")
+    ...     first = Checkpoint(path).fit(KMeans(2, random_state=0), X)
+    ...     again = Checkpoint(path, resume=True).fit(KMeans(2, random_state=0), X)
+    >>> again.labels_
+    array([1, 1, 1, 0, 0, 0], dtype=int32)
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None,
+        *,
+        resume: bool = False,
+        iterations: int = 10,
+        seconds: float = 5.0,
+    ) -> None:
+        self.path = None if path is None else Path(path)
+        self.iterations = iterations
+        self.seconds = seconds
+        self.failure: OSError | None = None
+        self._found: Record | None = None
+        self._identity: dict[str, Any] = {}
+        self._now: Record | None = None
+        self._notes = 0
+        self._written, self._cost = time.monotonic(), 0.0
+        if self.path is not None:
+            if self.path.exists():
+                if not resume:
+                    raise CheckpointError(
+                        f"{self.path} exists: resume it, or remove it to begin anew."
+                    )
+                try:
+                    self._found = read_record(self.path)
+                except Damage as damage:
+                    raise CheckpointError(f"{self.path} {damage}.") from None
+            check_writable(self.path)
+            remove_leftovers(self.path)
+
+    @property
+    def resumed(self) -> bool:
+        """Whether there is a file to go on from."""
+        return self._found is not None
+
+    @property
+    def earlier(self) -> float:
+        """Seconds that the fit in the file had taken."""
+        return 0.0 if self._found is None else self._found.seconds
+
+    @property
+    def seed(self) -> int | None:
+        """The integer that was `random_state` of the fit in the file."""
+        return None if self._found is None else self._found.identity["random_state"]
+
+    def fit(self, estimator: KMeans, X: Any, sample_weight: Any = None) -> KMeans:
+        """Fit an estimator, from where the file left off.
+
+        Parameters
+        ----------
+        estimator : KMeans
+            With the parameters of the fit in the file, if there is one; `algorithm`, `device` and
+            `verbose` may differ.
+        X, sample_weight
+            As for `KMeans.fit`.
+
+        Returns
+        -------
+        KMeans
+            The fitted estimator itself.
+
+        Raises
+        ------
+        CheckpointError
+            The file is of other data, other parameters or another version.
+        OSError
+            The file cannot be written; the last one that could is still there. If it is the last
+            to be written, the estimator is fitted all the same.
+        KeyboardInterrupt
+            The file is written, and the estimator is fitted with the best of the restarts that are
+            done, or with how far the first has come, if there is any such.
+        """
+        if type(estimator) is not KMeans:
+            raise CheckpointError(
+                f"only the fit of a KMeans has checkpoints, not that of a "
+                f"{type(estimator).__name__}."
+            )
+        self._began = time.monotonic()
+        estimator.__dict__["_keeper"] = self
+        try:
+            estimator.fit(X, sample_weight=sample_weight)
+        except KeyboardInterrupt:
+            with contextlib.suppress(OSError):
+                self._write()
+            self._leave(estimator)
+            raise
+        finally:
+            estimator.__dict__.pop("_keeper", None)
+        self._write()
+        return estimator
+
+    # What KMeans.fit calls
+
+    def begin(
+        self, estimator: KMeans, X: Any, points: Points, random_state: np.random.RandomState
+    ) -> Standing:
+        """Where the fit is to go on; sets the random state to its position there."""
+        self._points, self._random_state, self._dtype = points, random_state, center_dtype(X)
+        # Sums of whole numbers are exact: no matter who adds them up.
+        exact, device = points.integer and points.weights is None, points.device
+        self._place = "anywhere" if exact else f"{device.kind}, {device.workers} threads"
+        if self.path is not None:
+            self._identity = _identity(estimator, X, points.weights)
+            generator = random_state.get_state(legacy=False)["bit_generator"]
+            if generator != "MT19937":
+                raise CheckpointError(f"a checkpoint cannot hold the state of a {generator}.")
+        standing = Standing()
+        if self._found is not None:
+            self._check(self._found)
+            standing = self._found.standing
+            random_state.set_state(dict(self._found.generator))
+        self._now = self._record(standing)
+        return standing
+
+    def note(self, standing: Standing) -> None:
+        """Remember how far the fit has come, and write it when it is time."""
+        self._now = self._record(standing)
+        self._notes += 1
+        since = time.monotonic() - self._written
+        if since >= 9 * self._cost and (self._notes >= self.iterations or since >= self.seconds):
+            self._write()
+
+    def _check(self, found: Record) -> None:
+        for key, value in self._identity.items():
+            then = found.identity.get(key)
+            if then != value:
+                what = "other rows or weights" if key == "data" else f"{key} = {then}, not {value}"
+                raise CheckpointError(f"{self.path} was written by a fit with {what}.")
+        if found.place != self._place:
+            warnings.warn(
+                f"The fit began elsewhere ({found.place}) and goes on here ({self._place}): sums "
+                "of fractions may be rounded differently.",
+                stacklevel=2,
+            )
+
+    def _record(self, standing: Standing) -> Record:
+        generator = self._random_state.get_state(legacy=False)
+        seconds = self.earlier + time.monotonic() - self._began
+        return Record(self._identity, self._place, seconds, generator, standing)
+
+    def _write(self) -> None:
+        if self.path is None or self._now is None:
+            return
+        began = time.monotonic()
+        self._notes = 0
+        try:
+            with write_atomically(self.path) as file:
+                file.writelines(self._now.pack())
+        except OSError as error:
+            self.failure = error
+            raise
+        self.failure = None
+        self._written = time.monotonic()
+        self._cost = self._written - began
+
+    def _leave(self, estimator: KMeans) -> None:
+        """Fit the estimator with what was reached."""
+        standing = Standing() if self._now is None else self._now.standing
+        run, state = standing.best, standing.state
+        if run is None and state is not None:
+            run = Run(
+                labels=state.labels,
+                inertia=inertia(self._points, state.previous, state.labels),
+                centers=state.previous,
+                n_iter=state.n_iter,
+                converged=state.converged,
+                shift=state.shift,
+                rechecked=state.rechecked,
+            )
+        if run is not None:
+            estimator._set_fitted(run, self._dtype, self._points.device.name)
+
+
+def _identity(estimator: KMeans, X: Any, weights: Any) -> dict[str, Any]:
+    """What two fits share that find the same, as JSON holds it."""
+    init, seed = estimator._checked_init(X), estimator.random_state
+    given = None if isinstance(init, str) or callable(init) else init
+    return {
+        "n_clusters": int(estimator.n_clusters),
+        "init": init if isinstance(init, str) else "function" if given is None else "array",
+        "n_init": int(estimator._n_init),
+        "max_iter": int(estimator.max_iter),
+        "tol": float(estimator.tol),
+        "metric": estimator.metric,
+        "random_state": int(seed) if isinstance(seed, Integral) else None,
+        "shape": list(X.shape),
+        "dtype": str(X.dtype),
+        "data": _checksum(X, weights, given),
+    }
+
+
+def _checksum(*tables: Any) -> str:
+    """SHA-256 of arrays and CSR matrices, with their dtypes and shapes."""
+    digest = hashlib.sha256()
+    for table in tables:
+        if table is None:
+            digest.update(b"none\n")
+            continue
+        for array in (table.data, table.indices, table.indptr) if issparse(table) else (table,):
+            digest.update(f"{array.dtype} {array.shape}\n".encode())
+            step = max(1, BLOCK // max(1, array[:1].nbytes))
+            for start in range(0, len(array), step):
+                digest.update(np.ascontiguousarray(array[start : start + step]).data)
+    return digest.hexdigest()

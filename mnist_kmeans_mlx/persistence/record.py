@@ -1,0 +1,162 @@
+"""Checkpoints on disk: how far a fit has come, as one safetensors file, never as a pickle."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mnist_kmeans_mlx import __version__
+from mnist_kmeans_mlx.engine.lloyd import Run, Standing, State
+from mnist_kmeans_mlx.persistence import safetensors
+from mnist_kmeans_mlx.persistence.safetensors import Array, Damage
+
+FORMAT = "mnist_kmeans_mlx.checkpoint"
+FORMAT_VERSION = 1
+
+_TWISTER_WORDS = 624
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """What a checkpoint holds.
+
+    Attributes
+    ----------
+    identity : dict
+        What two fits share that find the same: parameters, shape and checksum of the data.
+    place : str
+        Device and number of threads, where rounding depends on them.
+    seconds : float
+        How long the fit has taken so far.
+    generator : dict
+        ``RandomState.get_state(legacy=False)`` of a Mersenne Twister.
+    standing : Standing
+        How far the fit has come.
+    """
+
+    identity: Mapping[str, Any]
+    place: str
+    seconds: float
+    generator: Mapping[str, Any]
+    standing: Standing
+
+    def pack(self) -> list[bytes]:
+        """Lay out the file: its bytes, in pieces to write in turn."""
+        twister = dict(self.generator["state"])
+        tensors: dict[str, Array] = {"generator": twister.pop("key")}
+        progress = {
+            "seconds": self.seconds,
+            "restart": self.standing.restart,
+            "best": _without_arrays("best", self.standing.best, tensors),
+            "state": _without_arrays("state", self.standing.state, tensors),
+            "generator": {**self.generator, "state": twister},
+        }
+        texts = {
+            "format": FORMAT,
+            "format_version": str(FORMAT_VERSION),
+            "package_version": __version__,
+            "identity": json.dumps(self.identity),
+            "place": self.place,
+            "progress": json.dumps(progress),
+        }
+        return safetensors.pack(tensors, texts)
+
+
+def read_record(path: str | os.PathLike[str]) -> Record:
+    """Read a checkpoint.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    Record
+        Fit to be gone on from: shapes, indices and numbers are what they must be.
+
+    Raises
+    ------
+    Damage
+        The file is damaged, is not a checkpoint, or is one of another version, whose fits may
+        find something else.
+    OSError
+        The file cannot be opened.
+    """
+    tensors, texts = safetensors.read(path, FORMAT, "checkpoint")
+    version = texts.get("package_version", "")
+    if version != __version__ or texts.get("format_version") != str(FORMAT_VERSION):
+        raise Damage(
+            f"was written by mnist-kmeans-mlx {version[:20]!r} and this is {__version__}: finish "
+            "it with that version, or begin anew"
+        )
+    try:
+        identity, progress = json.loads(texts["identity"]), json.loads(texts["progress"])
+        (n, d), k = identity["shape"], identity["n_clusters"]
+        seconds, generator = float(progress["seconds"]), progress["generator"]
+        key = generator["state"]["key"] = tensors["generator"]
+        _require(key.dtype == np.uint32 and key.shape == (_TWISTER_WORDS,), "its random state")
+        _require(0 <= generator["state"]["pos"] <= _TWISTER_WORDS, "its random state")
+        np.random.RandomState().set_state(generator)  # refuses what else may be wrong with it
+        standing = Standing(
+            progress["restart"],
+            _with_arrays(Run, "best", progress["best"], tensors),
+            _with_arrays(State, "state", progress["state"], tensors),
+        )
+        _require(0 <= standing.restart <= identity["n_init"], "its number of restarts")
+        _require((standing.restart == 0) == (standing.best is None), "its best restart")
+        for run in (standing.best, standing.state):
+            if run is not None:
+                _check(run, n, d, k)
+        return Record(identity, texts["place"], seconds, generator, standing)
+    except KeyError as error:
+        raise Damage(f"is damaged: it lacks {error.args[0]!r}") from error
+    except (ArithmeticError, AttributeError, TypeError, ValueError, RecursionError) as error:
+        raise Damage(f"is damaged: {str(error).partition(chr(10))[0].rstrip('.')}") from error
+
+
+def _without_arrays(name: str, part: Run | State | None, tensors: dict[str, Array]) -> Any:
+    """What JSON holds of a part; its arrays move to `tensors`, named for where they belong."""
+    if part is None:
+        return None
+    values = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+    for key in [key for key, value in values.items() if isinstance(value, np.ndarray)]:
+        array = values.pop(key)
+        tensors[f"{name}.{key}"] = array.astype(np.int32) if key == "labels" else array
+    return values
+
+
+def _with_arrays(kind: Any, name: str, values: Any, tensors: Mapping[str, Array]) -> Any:
+    if values is None:
+        return None
+    start = f"{name}."
+    arrays = {key.removeprefix(start): a for key, a in tensors.items() if key.startswith(start)}
+    _require(arrays["labels"].dtype == np.int32, "its labels")
+    arrays["labels"] = arrays["labels"].astype(np.intp)
+    return kind(**values, **arrays)
+
+
+def _check(run: Run | State, n: int, d: int, k: int) -> None:
+    """Refuse what would let a fit compute nonsense or crash."""
+    shapes = {"labels": (n,), "counts": (k,), "centers": (k, d), "previous": (k, d), "sums": (k, d)}
+    for field in dataclasses.fields(run):
+        value, what = getattr(run, field.name), f"its {field.name}"
+        if field.name not in shapes:
+            kinds = {"converged": str, "shift": float, "inertia": float}
+            _require(type(value) is kinds.get(field.name, int), what)
+            continue
+        expected = np.intp if field.name == "labels" else np.float64
+        _require(value.dtype == expected and value.shape == shapes[field.name], what)
+        _require(bool(np.isfinite(value).all()), what)
+    _require(bool(((run.labels >= 0) & (run.labels < k)).all()), "its labels")
+    _require(run.converged in ("", "tol", "strict") and run.n_iter > 0, "its iterations")
+
+
+def _require(sound: bool, what: str) -> None:
+    if not sound:
+        raise ValueError(f"{what} cannot be")

@@ -1,0 +1,36 @@
+"""Stand-ins for devices that multiply worse than float32."""
+
+import mlx.core as mx
+
+from mnist_kmeans_mlx.device import Device, resolve
+
+
+class Narrow(Device):
+    """A device that keeps `bits` significant bits of what it multiplies."""
+
+    def matmul(self, a, b):
+        return super().matmul(self.narrow(a), self.narrow(b))
+
+    def narrow(self, x):
+        drop = 24 - self.bits
+        raw = x.view(mx.uint32)
+        half = mx.array(1 << (drop - 1), dtype=mx.uint32)
+        return (((raw + half) >> drop) << drop).view(mx.float32)
+
+
+class Tf32(Narrow):
+    bits = 11
+
+
+class Bf16(Narrow):
+    bits = 8
+
+
+MULTIPLIERS = {"float32": Device, "tf32": Tf32, "bf16": Bf16}
+
+
+def make_device(name, multiplier="float32", **changes):
+    found = resolve(name)
+    return MULTIPLIERS[multiplier](
+        found.kind, found.mlx, found.host_matmul, **{"chunk_bytes": found.chunk_bytes, **changes}
+    )

@@ -1,0 +1,37 @@
+"""The script that compares labels with those of float64."""
+
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import oracle
+import pytest
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+
+
+def test_its_float64_is_that_of_the_oracle(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    nearest = import_module("check_labels").nearest
+    rows = oracle.make_rows("offset", 300, 7, seed=0)
+    centers = rows[:20]
+    # Midpoints are as near to one centre as to another, up to the last bit.
+    rows = np.concatenate([rows, (centers[2:] + centers[:-2]) / 2])
+    labels, close = nearest(rows, centers, step=100)
+    assert close > 0
+    np.testing.assert_array_equal(labels, oracle.distances_sq(rows, centers).argmin(axis=1))
+
+
+@pytest.mark.slow
+def test_no_label_is_wrong(device):
+    argv = ["--clusters", "20", "--rows", "500", "--device", device]
+    done = subprocess.run(
+        [sys.executable, SCRIPTS / "check_labels.py", *argv],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "\n0 wrong of 30000 labels" in done.stdout
