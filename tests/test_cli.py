@@ -17,7 +17,7 @@ from numpy.testing import assert_array_equal
 from mnist_kmeans_mlx import __version__
 from mnist_kmeans_mlx.cli import main
 
-COMMANDS = ["fit", "predict", "evaluate", "data", "env", "log"]
+COMMANDS = ["fit", "predict", "evaluate", "sweep", "compare", "report", "data", "env", "log"]
 QUICK = ["-k", "12", "--max-iter", "3", "--seed", "5"]
 HEAVY = {"mlx", "numpy", "sklearn", "scipy", "tensorflow", "keras", "pandas", "matplotlib"}
 
@@ -92,7 +92,8 @@ def test_help_is_quick(environment):
     code = (
         "import sys\n"
         "from mnist_kmeans_mlx.cli import main\n"
-        "for words in (['-h'], ['fit', '--help'], ['predict', '-h'], ['--version']):\n"
+        "for words in (['-h'], ['fit', '--help'], ['predict', '-h'], ['sweep', '-h'],\n"
+        "              ['compare', '-h'], ['--version']):\n"
         "    try: main(words)\n"
         "    except SystemExit as end: assert end.code == 0\n"
         "print(sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"

@@ -12,10 +12,13 @@ from typing import Any
 import click
 
 from mnist_kmeans_mlx import __version__
+from mnist_kmeans_mlx.cli.compare import compare
 from mnist_kmeans_mlx.cli.fit import fit
 from mnist_kmeans_mlx.cli.info import data_command, env, log_command
 from mnist_kmeans_mlx.cli.models import evaluate, predict
 from mnist_kmeans_mlx.cli.options import SETTINGS
+from mnist_kmeans_mlx.cli.report import report
+from mnist_kmeans_mlx.cli.sweep import sweep
 
 __all__ = ["main"]
 
@@ -77,5 +80,5 @@ def main() -> None:
             stream.reconfigure(errors="replace")
 
 
-for command in (fit, predict, evaluate, data_command, env, log_command):
+for command in (fit, predict, evaluate, sweep, compare, report, data_command, env, log_command):
     main.add_command(command)

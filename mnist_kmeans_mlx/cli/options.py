@@ -7,9 +7,24 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["SETTINGS", "command_line", "data_options", "device_option", "json_option", "log_option"]
+__all__ = [
+    "SETTINGS",
+    "command_line",
+    "data_options",
+    "device_option",
+    "folder_option",
+    "format_option",
+    "int_or_auto",
+    "json_option",
+    "log_option",
+    "quiet_option",
+    "whole_numbers",
+]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+# That ... may stand for.
+_MOST_NUMBERS = 10_000
 
 # The prefix is the same at every level: MNIST_KMEANS_MLX_DEVICE is for each command.
 SETTINGS: dict[str, Any] = {
@@ -82,17 +97,73 @@ def int_or_auto(ctx: click.Context, parameter: click.Parameter, value: str) -> i
     return int(value)
 
 
-def command_line(ctx: click.Context, seed: int) -> str:
+def whole_numbers(least: int, most: int) -> Callable[..., tuple[int, ...]]:
+    """Converter of whole numbers with commas between; ``...`` stands for those it leaves out.
+
+    The numbers go on in the step of the two before ``...`` to the one behind it, which is the last
+    whether or not a step ends there.
+    """
+
+    def convert(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
+        found: list[int] = []
+        steps = False
+        for word in value.replace(" ", "").split(","):
+            if word in ("...", "…") and found and not steps:
+                steps = True
+                continue
+            if not (word.isascii() and word.isdigit() and least <= int(word) <= most):
+                raise click.BadParameter(
+                    f"{word!r} is no whole number from {least} to {most}; write them as 10,15,20 "
+                    "or 10,20,...,100."
+                )
+            if steps:
+                step = found[-1] - found[-2] if len(found) > 1 else 1
+                if step < 1 or (int(word) - found[-1]) // step > _MOST_NUMBERS:
+                    raise click.BadParameter("before ... the numbers must grow, and not too many.")
+                found += range(found[-1] + step, int(word), step)
+                steps = False
+            found.append(int(word))
+        if steps:
+            raise click.BadParameter("after ... must come the last number.")
+        return tuple(sorted(set(found)))
+
+    return convert
+
+
+def format_option(command: Command) -> Command:
+    """Options that choose how the result is printed: at most one of them."""
+    for name, what in (("csv", "CSV"), ("markdown", "Markdown, for a README")):
+        help = f"Print the result as {what}."
+        command = click.option(f"--{name}", is_flag=True, help=help)(command)
+    return json_option(command)
+
+
+def folder_option(command: Command) -> Command:
+    """Option for the folder to write the result to in all forms."""
+    return click.option(
+        "--save",
+        type=click.Path(file_okay=False),
+        metavar="DIR",
+        # For `fit` this names a model.
+        allow_from_autoenv=False,
+        help="Write the result to this folder too, as JSON, Markdown and CSV.",
+    )(command)
+
+
+def command_line(ctx: click.Context, seed: int | None) -> str:
     """Write the command that repeats this one: what was set, and the seed even if drawn."""
     import shlex
 
     from click.core import ParameterSource
 
     set_by_hand = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
-    about_output = {"json", "quiet", "gallery", "save", "log", "no_log", "seed"}
+    about_output = {"json", "quiet", "gallery", "save", "log", "no_log", "checkpoint", "resume",
+                    "markdown", "csv", "figure", "cells", "fresh"}  # fmt: skip
     words = ["mnist-kmeans-mlx", str(ctx.info_name)]
     for parameter in ctx.command.params:
         name = str(parameter.name)
-        if name not in about_output and ctx.get_parameter_source(name) in set_by_hand:
-            words += [max(parameter.opts, key=len), str(ctx.params[name])]
-    return shlex.join([*words, "--seed", str(seed)])
+        if name not in {*about_output, "seed"} and ctx.get_parameter_source(name) in set_by_hand:
+            value = ctx.params[name]
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            words += [max(parameter.opts, key=len), text]
+    return shlex.join(words if seed is None else [*words, "--seed", str(seed)])

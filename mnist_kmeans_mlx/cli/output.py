@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,18 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["check_writable", "emit_json", "note", "notes", "progress", "stdout"]
+__all__ = [
+    "check_folder",
+    "check_writable",
+    "emit_json",
+    "emit_text",
+    "note",
+    "notes",
+    "only_one",
+    "progress",
+    "save_all",
+    "stdout",
+]
 
 
 def stdout() -> Console:
@@ -26,6 +38,18 @@ def stdout() -> Console:
 def emit_json(value: Any) -> None:
     """Print one line of strict JSON."""
     click.echo(json.dumps(value, allow_nan=False))
+
+
+def emit_text(text: str) -> None:
+    """Print a text that ends its own last line."""
+    click.echo(text, nl=False)
+
+
+def only_one(**flags: bool) -> None:
+    """Refuse more than one form of output."""
+    given = [f"--{name}" for name, flag in flags.items() if flag]
+    if len(given) > 1:
+        raise click.UsageError(f"{' and '.join(given)} exclude each other.")
 
 
 def note(text: str, *, quiet: bool = False) -> None:
@@ -86,3 +110,20 @@ def check_writable(path: str | None) -> None:
         from mnist_kmeans_mlx.persistence.files import check_writable
 
         check_writable(path)
+
+
+def check_folder(folder: str | None) -> None:
+    """Make the folder, and fail now rather than after minutes of work if it takes no files."""
+    if folder is not None:
+        os.makedirs(folder, exist_ok=True)
+        check_writable(os.path.join(folder, "result"))
+
+
+def save_all(folder: str, files: dict[str, str], *, quiet: bool = False) -> None:
+    """Write files of a folder, each whole or not at all."""
+    from mnist_kmeans_mlx.persistence.files import write_atomically
+
+    for name, text in files.items():
+        with write_atomically(os.path.join(folder, name)) as file:
+            file.write(text.encode())
+    note(f"Saved {', '.join(files)} in {folder}", quiet=quiet)

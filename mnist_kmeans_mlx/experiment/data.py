@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zipfile
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Array", "Data", "ExperimentError", "features", "load"]
+__all__ = ["Array", "Data", "ExperimentError", "checksum", "features", "load"]
 
 Array = np.ndarray[Any, Any]
 
@@ -121,6 +122,18 @@ def load(
 def features(images: Array) -> Array:
     """Rows of pixels, still as bytes: (n, height, width) -> (n, height * width)."""
     return images.reshape(len(images), -1)
+
+
+def checksum(*arrays: Array | None) -> str:
+    """SHA-256 of the values of arrays, with their types and shapes."""
+    found = hashlib.sha256()
+    for array in arrays:
+        if array is None:
+            found.update(b"None")
+            continue
+        found.update(f"{array.dtype.str}{array.shape}".encode())
+        found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
 
 
 def _is_mnist(source: str | os.PathLike[str]) -> bool:

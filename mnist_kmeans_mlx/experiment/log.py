@@ -6,11 +6,11 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["append_log", "log_path", "read_log"]
+__all__ = ["append_log", "log_path", "read_lines", "read_log"]
 
 _NUMBER = (int, float)
 _TYPES: dict[str, Any] = {
@@ -89,10 +89,17 @@ def read_log(path: str | os.PathLike[str] | None = None) -> tuple[list[dict[str,
     OSError
         The log cannot be read.
     """
+    return read_lines(log_path() if path is None else path, _is_entry)
+
+
+def read_lines(
+    path: str | os.PathLike[str], is_entry: Callable[[Any], bool]
+) -> tuple[list[dict[str, Any]], int]:
+    """Read a file of one JSON value to a line, as `append_log` writes it; see `read_log`."""
     entries: list[dict[str, Any]] = []
     damaged = 0
     try:
-        file = open(log_path() if path is None else path, "rb")  # noqa: SIM115
+        file = open(path, "rb")  # noqa: SIM115
     except FileNotFoundError:
         return entries, damaged
     with file:
@@ -103,7 +110,7 @@ def read_log(path: str | os.PathLike[str] | None = None) -> tuple[list[dict[str,
                 entry = json.loads(line)
             except (ValueError, RecursionError):
                 entry = None
-            if _is_entry(entry):
+            if is_entry(entry):
                 entries.append(entry)
             else:
                 damaged += 1

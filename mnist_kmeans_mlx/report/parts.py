@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["TABLE", "facts", "percent", "safe", "seconds"]
+__all__ = ["TABLE", "facts", "percent", "safe", "seconds", "short"]
 
 TABLE: dict[str, Any] = {
     "box": box.SIMPLE_HEAD,
@@ -44,3 +44,17 @@ def seconds(value: float) -> str:
     if value >= 10:
         return f"{value:.1f}"
     return f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
+
+
+def short(value: float) -> str:
+    """Write a large number with its prefix.
+
+    Examples
+    --------
+    >>> short(2115800.74), short(950.0)
+    ('2.116 M', '950')
+    """
+    for factor, prefix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(value) >= factor:
+            return f"{value / factor:.4g}{prefix}"
+    return f"{value:.4g}"

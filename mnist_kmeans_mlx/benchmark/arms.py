@@ -1,0 +1,86 @@
+"""What is compared: a library, its algorithm, its precision and where it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["ARMS", "REFERENCE", "SECOND", "Arm", "BenchmarkError", "choose_arms"]
+
+
+class BenchmarkError(ValueError):
+    """A comparison that cannot be made."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to cluster.
+
+    Attributes
+    ----------
+    name : str
+        Parts with hyphens between, from the general to the particular.
+    library : {"scikit-learn", "mnist-kmeans-mlx"}
+    device : {"cpu", "gpu"}
+    algorithm : {"lloyd", "elkan", "auto"}
+    dtype : {"float64", "float32"} or None
+        What the rows are converted to before the clock starts; None: as they are.
+    """
+
+    name: str
+    library: str
+    device: str
+    algorithm: str
+    dtype: str | None = None
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is this package's own."""
+        return self.library == "mnist-kmeans-mlx"
+
+
+ARMS = (
+    *(
+        Arm(f"sklearn-{algorithm}-{dtype}", "scikit-learn", "cpu", algorithm, dtype)
+        for algorithm in ("lloyd", "elkan")
+        for dtype in ("float64", "float32")
+    ),
+    *(Arm(f"mlx-{device}", "mnist-kmeans-mlx", device, "auto") for device in ("cpu", "gpu")),
+)
+
+# What every answer is held against, and what is asked if ours is another: where rows are exactly
+# as near to two centres, rounding decides, and scikit-learn's own two algorithms part.
+REFERENCE = ARMS[0]
+SECOND = ARMS[2]
+
+
+def choose_arms(names: str) -> tuple[Arm, ...]:
+    """Find arms by their names or the first parts of these.
+
+    Parameters
+    ----------
+    names : str
+        With commas between, such as ``"sklearn-lloyd,mlx"``.
+
+    Returns
+    -------
+    tuple of Arm
+        In the order of `ARMS`.
+
+    Raises
+    ------
+    BenchmarkError
+        A name fits no arm.
+
+    Examples
+    --------
+    >>> [arm.name for arm in choose_arms("sklearn-elkan,mlx-cpu")]
+    ['sklearn-elkan-float64', 'sklearn-elkan-float32', 'mlx-cpu']
+    """
+    chosen = set()
+    for name in (part.strip() for part in names.split(",")):
+        fitting = {arm for arm in ARMS if f"{arm.name}-".startswith(f"{name}-")} if name else set()
+        if not fitting:
+            known = ", ".join(arm.name for arm in ARMS)
+            raise BenchmarkError(f"there is no arm {name!r}; there are {known}.")
+        chosen |= fitting
+    return tuple(arm for arm in ARMS if arm in chosen)

@@ -1,0 +1,104 @@
+"""``report``: one page to keep and to share."""
+
+from __future__ import annotations
+
+import os
+import shlex
+
+import click
+
+from mnist_kmeans_mlx.cli import output
+from mnist_kmeans_mlx.cli.options import SETTINGS, data_options, device_option, quiet_option
+
+__all__ = ["report"]
+
+
+@click.command(context_settings=SETTINGS)
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+@click.option(
+    "-o",
+    "--output",
+    "page",
+    type=click.Path(dir_okay=False),
+    default="report.html",
+    show_default=True,
+    metavar="PATH",
+    help="The page to write.",
+)
+@click.option(
+    "--figures",
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    help="Write the figures to this folder too, as PNG and SVG (needs the extra plot).",
+)
+@data_options("What the model was fitted on. auto: the bundled MNIST, if it was that.")
+@device_option
+@quiet_option
+def report(
+    files: tuple[str, ...],
+    page: str,
+    figures: str | None,
+    data: str,
+    key: str | None,
+    labels: str | None,
+    device: str,
+    quiet: bool,
+) -> None:
+    """Write a page about a model, and about what other commands found.
+
+    FILES are a model that `fit --save` wrote, and JSON that `fit`, `sweep` or `compare` printed
+    with --json: a model alone, JSON alone, or both. The page is one file that loads nothing. With
+    a model of MNIST one can draw a digit in it and see which centroids are nearest.
+    """
+    if any(os.path.exists(page) and os.path.samefile(page, file) for file in files):
+        raise click.UsageError(f"{page} would be written over: it is one of the files to read.")
+    output.check_writable(page)
+    output.check_folder(figures)
+    with output.notes(quiet=quiet):
+        # Before what takes seconds.
+        from mnist_kmeans_mlx.report.curves import check_figure
+
+        if figures is not None:
+            check_figure()
+        from mnist_kmeans_mlx.persistence.files import write_atomically
+        from mnist_kmeans_mlx.report import html
+        from mnist_kmeans_mlx.report.material import gather
+
+        words = {"gather": "Looking at clusters", "page": "Writing", "figures": "Drawing figures"}
+        with output.progress(words, quiet=quiet) as observe:
+            observe("gather")
+            command = _command(files, page, figures, data, key, labels)
+            material = gather(
+                files, data=data, key=key, labels=labels, device=device, command=command
+            )
+            observe("page")
+            text = html.page(material)
+            with write_atomically(page) as file:
+                file.write(text.encode())
+            output.note(f"Saved {page}", quiet=quiet)
+            for note in material.notes:
+                output.note(f"Note: {note}", quiet=quiet)
+            if figures is not None:
+                observe("figures")
+                from mnist_kmeans_mlx.report.figures import save_figures
+
+                written = save_figures(material, figures)
+                output.note(f"Saved {len(written)} figures in {figures}", quiet=quiet)
+
+
+def _command(
+    files: tuple[str, ...],
+    page: str,
+    figures: str | None,
+    data: str,
+    key: str | None,
+    labels: str | None,
+) -> str:
+    """Write what makes the same page again."""
+    words = ["mnist-kmeans-mlx", "report", *files, "--output", page]
+    for name, value in (("figures", figures), ("key", key), ("labels", labels)):
+        if value is not None:
+            words += [f"--{name}", value]
+    if data != "auto":
+        words += ["--data", data]
+    return shlex.join(words)
