@@ -1,0 +1,195 @@
+"""Parts of the page that are curves: everything against K, and SSE over the iterations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mnist_kmeans_mlx.experiment.records import MEASURES
+from mnist_kmeans_mlx.report.markup import Markup, join, tag
+from mnist_kmeans_mlx.report.material import Material
+from mnist_kmeans_mlx.report.parts import percent, seconds, short
+from mnist_kmeans_mlx.report.svg import Axis, Series, chart, ticks
+
+__all__ = ["against_k", "against_k_lead", "convergence", "curves", "head"]
+
+Values = Mapping[str, Any]
+
+_NAMES = {
+    "train_accuracy": "Train accuracy",
+    "test_accuracy": "Test accuracy",
+    "inertia": "SSE",
+    "nmi": "NMI",
+    "silhouette": "Silhouette",
+    "seconds": "Seconds",
+}
+_WRITE: dict[str, Callable[[float], str]] = {
+    "train_accuracy": percent,
+    "test_accuracy": percent,
+    "inertia": short,
+    "nmi": "{:.4f}".format,
+    "silhouette": "{:.4f}".format,
+    "seconds": seconds,
+}
+# Title, unit and lines of each chart.
+_CHARTS = (
+    ("Accuracy", "share of images recognised, %", ("test_accuracy", "train_accuracy")),
+    ("SSE", "sum of squared distances", ("inertia",)),
+    ("Agreement and shape", "score, no unit", ("nmi", "silhouette")),
+    ("Time", "seconds per fit", ("seconds",)),
+)
+
+
+def curves(material: Material) -> list[Values]:
+    """Curves against K: of each sweep, or of several fits with different K."""
+    if material.sweeps:
+        return [sweep for sweep in material.sweeps if len(sweep["curve"]) > 1]
+    points: dict[int, list[Values]] = {}
+    for fit in material.fits:
+        points.setdefault(fit["n_clusters"], []).append(fit)
+    if len(points) < 2:
+        return []
+    curve = []
+    for n_clusters, fits in sorted(points.items()):
+        measured = [{name: _measure(fit, name) for name in MEASURES} for fit in fits]
+        curve.append(
+            {"n_clusters": n_clusters, **{name: _spread(measured, name) for name in MEASURES}}
+        )
+    cells = [{"seed": fit["seed"]} for fit in material.fits]
+    return [{"curve": curve, "elbow": None, "cells": cells, "data": material.data}]
+
+
+def _measure(fit: Values, name: str) -> float | None:
+    part = name.partition("_")[0]
+    if name.endswith("accuracy"):
+        return fit["scores"][part]["accuracy"] if fit["scores"][part] else None
+    if name == "seconds":
+        return float(fit["timings"]["fit"])
+    return fit["inertia"] if name == "inertia" else None
+
+
+def _spread(measured: Sequence[Values], name: str) -> Values | None:
+    values = sorted(one[name] for one in measured if one[name] is not None)
+    if not values:
+        return None
+    middle = values[len(values) // 2] + values[(len(values) - 1) // 2]
+    return {"low": values[0], "median": middle / 2, "high": values[-1]}
+
+
+def against_k_lead(material: Material) -> str | None:
+    """What the curves say."""
+    for sweep in curves(material):
+        if sweep.get("elbow"):
+            return (
+                f"The SSE curve bends most at K = {sweep['elbow']['n_clusters']}, on a "
+                "logarithmic scale and within this range. Lines join medians over the seeds, "
+                "bands reach from the lowest to the highest."
+            )
+    return "Lines join medians; bands reach from the lowest to the highest."
+
+
+def against_k(material: Material) -> Markup | None:
+    """Charts of each measure against K, and the numbers behind them."""
+    parts = []
+    for sweep in curves(material):
+        curve = sorted(sweep["curve"], key=lambda point: point["n_clusters"])
+        drawn = [_against_k(curve, sweep.get("elbow"), *one) for one in _CHARTS]
+        parts.append(tag("div", [one for one in drawn if one is not None], class_="pair"))
+        parts.append(_table(curve))
+    return join(parts) if parts else None
+
+
+def _against_k(
+    curve: Sequence[Values], elbow: Values | None, title: str, unit: str, names: Sequence[str]
+) -> Markup | None:
+    series = []
+    scale = 100 if unit.endswith("%") else 1
+    for style, name in enumerate(names):
+        known = [(p["n_clusters"], p[name]) for p in curve if p.get(name) is not None]
+        if known:
+            series.append(
+                Series(
+                    _NAMES[name],
+                    [(k, scale * one["median"]) for k, one in known],
+                    style,
+                    [(k, scale * one["low"], scale * one["high"]) for k, one in known],
+                )
+            )
+    if not series:
+        return None
+    low = min(value for one in series for _, value, _ in one.band)
+    high = max(value for one in series for _, _, value in one.band)
+    at = ticks(0 if title == "Time" else low, high)
+    y = Axis(unit, at[0], at[-1], at, short)
+    marked = []
+    if title == "SSE" and elbow:
+        marked = [(float(elbow["n_clusters"]), f"K = {elbow['n_clusters']}")]
+    counts = [float(point["n_clusters"]) for point in curve]
+    return chart(title, _axis_of_k(counts), y, series, marked)
+
+
+def _axis_of_k(counts: Sequence[float]) -> Axis:
+    low, high = min(counts), max(counts)
+    if low == high or low <= 0:
+        low, high = low - 1, high + 1
+    axis = Axis("number of clusters K", low, high, (), log=low > 0 and high >= 4 * low)
+    # Ticks that would run into each other are left out.
+    at: list[float] = []
+    for count in sorted(set(counts)):
+        if not at or axis.place(count) - axis.place(at[-1]) > 10:
+            at.append(count)
+    return Axis(axis.label, low, high, at, log=axis.log)
+
+
+def _table(curve: Sequence[Values]) -> Markup:
+    names = [name for name in MEASURES if any(point.get(name) for point in curve)]
+    head = tag(
+        "tr", tag("th", "K", scope="col"), (tag("th", _NAMES[n], scope="col") for n in names)
+    )
+    rows = []
+    for point in curve:
+        cells = [
+            tag("td", _WRITE[name](point[name]["median"]) if point.get(name) else "–")
+            for name in names
+        ]
+        rows.append(tag("tr", tag("th", point["n_clusters"], scope="row"), cells))
+    table = tag("table", tag("thead", head), tag("tbody", rows), class_="bars")
+    return tag("details", tag("summary", "The numbers"), tag("div", table, class_="scroll"))
+
+
+def convergence(material: Material) -> Markup | None:
+    """SSE over the iterations of each restart, where a fit noted it."""
+    charts = []
+    for fit in material.fits:
+        history = [run for run in fit.get("history") or () if run]
+        longest = max((len(run) for run in history), default=0)
+        if longest < 2:
+            continue
+        low, high = head(history)
+        at = ticks(low, high, 4)
+        x = Axis("iteration", 1, longest, _whole(longest), log=longest > 20)
+        y = Axis("SSE", at[0], at[-1], at, short)
+        best = min(range(len(history)), key=lambda i: history[i][-1])
+        series = [
+            Series(
+                f"best, {len(run)} iterations" if j == best else "other restarts",
+                [(i + 1, value) for i, value in enumerate(run) if value <= y.high],
+                style=0 if j == best else 1, marks=False, faint=j != best,
+            )
+            for j, run in sorted(enumerate(history), key=lambda pair: pair[0] == best)
+        ]  # fmt: skip
+        restarts = f"{len(history)} restart{'s' * (len(history) > 1)}"
+        charts.append(chart(f"K = {fit['n_clusters']}, {restarts}", x, y, series))
+    return tag("div", charts, class_="pair") if charts else None
+
+
+def head(history: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Range of SSE to show: the first iterations fall so far that they would flatten the rest."""
+    values = [value for run in history for value in run[min(2, len(run) - 1) :]]
+    return min(values), max(values)
+
+
+def _whole(high: int) -> list[float]:
+    """Ticks of an axis of iterations."""
+    found = [n for n in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if n <= high]
+    return [float(n) for n in found]

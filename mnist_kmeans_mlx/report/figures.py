@@ -1,0 +1,289 @@
+"""The report's pictures as PNG and SVG files, drawn by matplotlib without a display.
+
+Figures are made without ``pyplot``: no window, no state that outlives a call. What differs in
+colour differs in lightness, hatch, dash or marker too, so that it survives a printer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mnist_kmeans_mlx.experiment.portrait import Portrait
+from mnist_kmeans_mlx.persistence.files import write_atomically
+from mnist_kmeans_mlx.report.charts import curves, head
+from mnist_kmeans_mlx.report.clusters import images_of, in_order
+from mnist_kmeans_mlx.report.curves import check_figure, draw_curves
+from mnist_kmeans_mlx.report.material import Material
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["save_figures"]
+
+# Of Okabe and Ito: far apart in lightness too.
+DARK, LIGHT, GREY = "#0072B2", "#E69F00", "#8a857a"
+# matplotlib's defaults, but for these; what a user has set in matplotlibrc is not asked.
+SETTINGS: dict[str, Any] = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "legend.frameon": False,
+    "figure.dpi": 160,
+    "savefig.dpi": 160,
+    "svg.hashsalt": "mnist-kmeans-mlx",  # the same figure is the same file
+    "svg.fonttype": "none",
+}
+
+
+def save_figures(material: Material, folder: str | os.PathLike[str]) -> list[Path]:
+    """Write every figure that the material has numbers for.
+
+    Parameters
+    ----------
+    material : Material
+    folder : path-like
+        Made if it does not exist.
+
+    Returns
+    -------
+    list of Path
+        ``NAME.png`` and ``NAME.svg`` for each figure.
+
+    Raises
+    ------
+    FigureError
+        matplotlib is not installed.
+    OSError
+        A file cannot be written.
+    """
+    check_figure()
+    folder, written = Path(folder), []
+    folder.mkdir(parents=True, exist_ok=True)
+    with _settings():
+        figures = list(_figures(material))
+    for name, figure in figures:
+        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+            path = folder / f"{name}.{kind}"
+            with _settings(), write_atomically(path) as file:
+                figure.savefig(file, format=kind, metadata=metadata, bbox_inches="tight")
+            written.append(path)
+    for i, sweep in enumerate(curves(material)):
+        for kind in ("png", "svg"):
+            path = folder / f"{_numbered('against-k', i)}.{kind}"
+            draw_curves(sweep, path)
+            written.append(path)
+    return written
+
+
+def _settings() -> Any:
+    import matplotlib
+
+    settings: Any = {**matplotlib.rcParamsDefault, "backend": "agg", **SETTINGS}
+    return matplotlib.rc_context(settings)
+
+
+def _figures(material: Material) -> Iterator[tuple[str, Figure]]:
+    portrait = material.portrait
+    if portrait is not None:
+        if images_of(portrait) is not None:
+            yield "centroids", _centroids(portrait)
+        if portrait.map is not None:
+            yield "map", _map(portrait)
+    score = material.scores("test") or material.scores("train")
+    if score is not None:
+        words = "test" if material.scores("test") else "training"
+        if len(score["classes"]) <= 20:
+            yield "confusion", _confusion(score, words)
+        yield "accuracy-per-digit", _per_digit(material)
+    noted = [fit for fit in material.fits if any(fit.get("history") or ())]
+    for i, fit in enumerate(noted):
+        yield _numbered("convergence", i), _convergence(fit)
+    for i, values in enumerate(values for values in material.comparisons if values["cases"]):
+        yield _numbered("timings", i), _timings(values)
+
+
+def _numbered(name: str, i: int) -> str:
+    return f"{name}-{i + 1}" if i else name
+
+
+def _subplots(rows: int, columns: int, width: float, height: float) -> tuple[Figure, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _plain(text: Any) -> str:
+    """Text that is not taken for mathematics."""
+    return str(text).replace("$", r"\$")
+
+
+def _centroids(portrait: Portrait) -> Figure:
+    images, faces = images_of(portrait), in_order(portrait.faces)
+    assert images is not None
+    columns = max(1, min(10, round((len(faces) * 1.6) ** 0.5)))
+    rows = -(-len(faces) // columns)
+    figure, axes = _subplots(rows, columns, 1.0 * columns, 1.25 * rows)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for face, axis in zip(faces, axes.flat, strict=False):
+        axis.imshow(1 - images[face.index], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        words = f"{face.size:,}" if face.digit is None else f"{face.digit}"
+        if face.purity is not None:
+            words += f"  {100 * face.purity:.0f} %"
+        axis.set_title(words, fontsize=9, loc="center", pad=2)
+    return figure
+
+
+def _map(portrait: Portrait) -> Figure:
+    chart = portrait.map
+    assert chart is not None
+    unit = 1 if portrait.metric == "cosine" else portrait.unit
+    rows_at, centers_at = chart.rows / unit, chart.centers / unit
+    figure, axes = _subplots(1, 1, 7.5, 6)
+    axis = axes[0, 0]
+    if chart.labels is None:
+        axis.scatter(*rows_at.T, s=6, color=GREY, linewidths=0)
+    else:
+        colours = _ten_colours()
+        for label in np.unique(chart.labels):
+            rows = rows_at[chart.labels == label]
+            axis.scatter(
+                *rows.T, marker=f"${label}$", s=22, color=colours[int(label) % 10], linewidths=0
+            )
+    images = images_of(portrait)
+    for face in portrait.faces:
+        x, y = centers_at[face.index]
+        if images is None or len(portrait.faces) > 64:
+            axis.plot(x, y, "o", color="black", markersize=5, markeredgecolor="white")
+        else:
+            _stick(axis, images[face.index], (x, y))
+    # Pictures do not count for the limits that matplotlib chooses.
+    points = np.concatenate([rows_at, centers_at])
+    low, high = points.min(axis=0), points.max(axis=0)
+    margin = 0.04 * (high - low)
+    axis.set_xlim(low[0] - margin[0], high[0] + margin[0])
+    axis.set_ylim(low[1] - margin[1], high[1] + margin[1])
+    scale = f", pixels / {unit:g}" if unit != 1 else ""
+    first, second = (100 * share for share in chart.explained)
+    axis.set(
+        title="Sampled rows (their labels) and all centroids",
+        xlabel=f"first principal axis{scale} – {first:.1f} % of the variance",
+        ylabel=f"second principal axis{scale} – {second:.1f} %",
+    )
+    return figure
+
+
+def _ten_colours() -> list[Any]:
+    """Ten hues that also differ in lightness; the digits themselves are the markers."""
+    import matplotlib
+
+    return [matplotlib.colormaps["tab10"](i) for i in range(10)]
+
+
+def _stick(axis: Axes, image: Any, place: tuple[float, float]) -> None:
+    from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+
+    picture = OffsetImage(1 - image, cmap="gray", zoom=0.62, interpolation="nearest")
+    picture.image.set_clim(0, 1)
+    frame = {"edgecolor": GREY, "linewidth": 0.6, "boxstyle": "round,pad=0.1"}
+    axis.add_artist(AnnotationBbox(picture, place, pad=0, bboxprops=frame))
+
+
+def _confusion(score: Any, words: str) -> Figure:
+    counts = np.array(score["confusion"], dtype=float)
+    shares = 100 * counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    classes = [str(label) for label in score["classes"]]
+    size = 1.5 + 0.42 * len(classes)
+    figure, axes = _subplots(1, 1, size + 0.8, size)
+    axis = axes[0, 0]
+    image = axis.imshow(shares, cmap="Greys", vmin=0, vmax=100)
+    for (row, column), share in np.ndenumerate(shares):
+        if share >= 0.5:
+            colour = "white" if share > 55 else "black"
+            axis.text(column, row, f"{share:.0f}", ha="center", va="center", color=colour, size=8)
+    axis.set_xticks(range(len(classes)), classes)
+    axis.set_yticks(range(len(classes)), classes)
+    axis.spines[:].set_visible(False)
+    axis.tick_params(length=0)
+    axis.set(title=f"Confusion, {words} data", xlabel="digit of the cluster", ylabel="true digit")
+    figure.colorbar(image, ax=axis, label="share of the true digit, %", shrink=0.8)
+    return figure
+
+
+def _per_digit(material: Material) -> Figure:
+    found = [(part, material.scores(part)) for part in ("train", "test")]
+    shown = [(part, score["per_class_accuracy"]) for part, score in found if score]
+    labels = list(dict.fromkeys(str(label) for _, score in shown for label in score))
+    figure, axes = _subplots(1, 1, max(4.5, 0.62 * len(labels) + 1), 3.4)
+    axis, width = axes[0, 0], 0.8 / len(shown)
+    for i, (part, score) in enumerate(shown):
+        heights = {str(label): 100 * share for label, share in score.items()}
+        axis.bar(
+            np.arange(len(labels)) + (i - (len(shown) - 1) / 2) * width,
+            [heights.get(label, 0.0) for label in labels], width, label=part,
+            color=(LIGHT, DARK)[i % 2], hatch=("///", None)[i % 2], edgecolor="white",
+        )  # fmt: skip
+    axis.set_xticks(range(len(labels)), labels)
+    axis.set(title="Accuracy per digit", xlabel="digit", ylabel="recognised, %", ylim=(0, 100))
+    axis.legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
+    return figure
+
+
+def _convergence(fit: Any) -> Figure:
+    history = [run for run in fit["history"] if run]
+    best = min(range(len(history)), key=lambda i: history[i][-1])
+    others = [run for i, run in enumerate(history) if i != best]
+    figure, axes = _subplots(1, 1, 6, 3.6)
+    axis = axes[0, 0]
+    for i, run in enumerate(others):
+        words = "other restarts" if i == 0 else None
+        axis.plot(range(1, len(run) + 1), run, label=words, color=LIGHT, linestyle="--")
+    axis.plot(range(1, len(history[best]) + 1), history[best], label="best restart", color=DARK)
+    low, high = head(history)
+    margin = 0.05 * (high - low) or 1.0
+    axis.set(
+        title=f"Convergence, K = {fit['n_clusters']}", xlabel="iteration",
+        ylabel="SSE, sum of squared distances", ylim=(low - margin, high + margin),
+    )  # fmt: skip
+    axis.set_xscale("log" if max(map(len, history)) > 20 else "linear")
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.legend()
+    return figure
+
+
+def _timings(values: Any) -> Figure:
+    cases = values["cases"]
+    shown = [case["rows"] for case in cases]
+    height = 0.8 + 0.5 * max(map(len, shown), default=1)
+    figure, axes = _subplots(len(cases), 1, 7, height * len(cases))
+    for case, rows, axis in zip(cases, shown, axes.flat, strict=True):
+        places = np.arange(len(rows))[::-1]
+        for key, shift, width, style in (
+            ("warm", 0.18, 0.36, {"color": DARK}),
+            ("cold", -0.18, 0.36, {"color": LIGHT, "hatch": "///", "edgecolor": "white"}),
+        ):
+            known = [(place, row[key]) for place, row in zip(places, rows, strict=True) if row[key]]
+            if not known:
+                continue
+            middle = np.array([one["median"] for _, one in known])
+            reach = np.array([[o["median"] - o["low"], o["high"] - o["median"]] for _, o in known])
+            axis.barh(
+                [place + shift for place, _ in known], middle, width, label=key,
+                xerr=reach.T, error_kw={"capsize": 2, "lw": 1}, **style,
+            )  # fmt: skip
+        for place, row in zip(places, rows, strict=True):
+            if not row["warm"] and not row["cold"]:
+                axis.text(0, place, f"  {_plain(row['verdict'])}", va="center", color="0.35")
+        axis.set_yticks(places, [_plain(row["arm"]) for row in rows])
+        axis.set(title=f"K = {case['n_clusters']}", xlabel="seconds per fit (median and range)")
+        axis.legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
+    return figure

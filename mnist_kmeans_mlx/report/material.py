@@ -1,0 +1,258 @@
+"""What a report is made of: a model beside its data, and what commands wrote as JSON."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from mnist_kmeans_mlx.experiment import ExperimentError
+
+if TYPE_CHECKING:
+    from mnist_kmeans_mlx.experiment import Data
+    from mnist_kmeans_mlx.experiment.portrait import Face, Portrait
+    from mnist_kmeans_mlx.experiment.records import Record
+    from mnist_kmeans_mlx.persistence import Model
+
+__all__ = ["Material", "gather"]
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """What a report shows.
+
+    Attributes
+    ----------
+    portrait : Portrait or None
+        The model; None of a report about JSON files only.
+    fits, sweeps, comparisons : tuple of Mapping
+        Checked JSON of each kind.
+    steps : tuple of (str, str)
+        What makes the report's files again and then the report: in words, and as a command.
+    notes : tuple of str
+        What is missing, and why.
+    """
+
+    portrait: Portrait | None = None
+    fits: tuple[Values, ...] = ()
+    sweeps: tuple[Values, ...] = ()
+    comparisons: tuple[Values, ...] = ()
+    steps: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    made_on: Values = field(default_factory=dict)
+
+    @property
+    def main(self) -> Values | None:
+        """The fit that the page is about: that of the model, or the first where there is none."""
+        if self.portrait is None:
+            return self.fits[0] if self.fits else None
+        return next((fit for fit in self.fits if self._is_of_the_model(fit)), None)
+
+    def _is_of_the_model(self, fit: Values) -> bool:
+        portrait = self.portrait
+        if portrait is None or portrait.inertia is None:
+            return False
+        close = abs(fit["inertia"] - portrait.inertia) <= 1e-9 * max(1.0, abs(portrait.inertia))
+        return close and [part["size"] for part in fit["clusters"]] == [
+            face.size for face in portrait.faces
+        ]
+
+    @property
+    def faces(self) -> tuple[Face, ...]:
+        """The clusters: of the model, or as far as the JSON of a fit tells."""
+        if self.portrait is not None:
+            return self.portrait.faces
+        from mnist_kmeans_mlx.experiment.portrait import Face
+
+        clusters = self.main["clusters"] if self.main else ()
+        return tuple(Face(c["index"], c["size"], c["digit"], c["purity"]) for c in clusters)
+
+    def scores(self, part: str) -> Values | None:
+        """Scores of ``"train"`` or ``"test"``, as JSON holds them."""
+        found = None if self.portrait is None else getattr(self.portrait, part)
+        if found is not None:
+            scores: Values = found.to_dict()
+            return scores
+        return self.main["scores"][part] if self.main else None
+
+    @property
+    def data(self) -> Values:
+        """What was clustered."""
+        if self.portrait is not None:
+            known = self.portrait.data or self.portrait.metadata.get("data")
+            if isinstance(known, Mapping):
+                return known
+        for values in (self.main, *self.comparisons, *self.sweeps):
+            if values is not None and isinstance(values.get("data"), Mapping):
+                return values["data"]
+        return {}
+
+    @property
+    def data_name(self) -> str:
+        """The name of the data, as people write it."""
+        name = str(self.data.get("name", "data"))
+        return "MNIST" if name == "mnist" else name
+
+    @property
+    def inertia(self) -> float | None:
+        """SSE of the training data."""
+        if self.portrait is not None:
+            return self.portrait.inertia
+        return self.main["inertia"] if self.main else None
+
+    @property
+    def n_iter(self) -> int | None:
+        """Iterations of the best restart."""
+        if self.portrait is not None:
+            return self.portrait.n_iter
+        return self.main["n_iter"] if self.main else None
+
+    @property
+    def fit_command(self) -> str:
+        """What finds these clusters again; empty where nobody noted it."""
+        if self.main:
+            return str(self.main["command"])
+        if self.portrait is not None:
+            return str(self.portrait.metadata.get("command") or "")
+        return ""
+
+    @property
+    def environment(self) -> Values:
+        """Where the fit, or else a comparison or sweep, ran."""
+        if self.main:
+            return self.main["environment"]
+        if self.portrait is not None:
+            known = self.portrait.metadata.get("environment")
+            return known if isinstance(known, Mapping) else {}
+        for values in (*self.comparisons, *self.sweeps):
+            for key in ("machine", "environment"):
+                if isinstance(values.get(key), Mapping):
+                    return values[key]
+        return {}
+
+
+def gather(
+    paths: Sequence[str],
+    *,
+    data: str = "auto",
+    key: str | None = None,
+    labels: str | None = None,
+    device: str = "auto",
+    command: str = "",
+) -> Material:
+    """Read models and results.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        At most one model; any number of JSON files.
+    data : str
+        What the model was fitted on: a name or a path. ``"auto"`` is the bundled MNIST,
+        if the model was fitted on it.
+    key, labels : str, optional
+        As for `experiment.load`.
+    device : {"auto", "gpu", "cpu"}
+    command : str
+        What makes this report again.
+
+    Raises
+    ------
+    DatasetError, DeviceError, ModelError
+    ExperimentError
+        A file is no result, there are two models, or the data is not the model's.
+    OSError
+    """
+    from mnist_kmeans_mlx.device import describe
+    from mnist_kmeans_mlx.experiment.portrait import portray
+    from mnist_kmeans_mlx.experiment.records import looks_like_json, read_record
+    from mnist_kmeans_mlx.persistence import load_model
+
+    records, models = {}, {}
+    for path in paths:
+        if looks_like_json(path):
+            records[path] = read_record(path)
+        else:
+            models[path] = load_model(path)
+    if len(models) > 1:
+        raise ExperimentError("a report is about one model, and these are several.")
+    portrait, note = None, ""
+    for model in models.values():
+        source, note = _data_of(model, data, key, labels)
+        members = max(3, min(10, 1200 // len(model.estimator.cluster_centers_)))
+        portrait = portray(model, source, members=members, device=device)
+
+    def of_kind(kind: str) -> tuple[Values, ...]:
+        return tuple(record.values for record in records.values() if record.kind == kind)
+
+    found = Material(
+        portrait=portrait,
+        fits=of_kind("fit"),
+        sweeps=of_kind("sweep"),
+        comparisons=of_kind("compare"),
+        notes=(note,) if note else (),
+        made_on=describe(device),
+    )
+    return replace(found, steps=_steps(found, list(models), records, command))
+
+
+def _steps(
+    material: Material, models: Sequence[str], records: Mapping[str, Record], command: str
+) -> tuple[tuple[str, str], ...]:
+    """Commands that write the files, and the report."""
+    saves, others = "".join(f" --save {shlex.quote(path)}" for path in models), []
+    main = material.fit_command
+    for path, record in records.items():
+        to_file = f" --json > {shlex.quote(path)}"
+        if record.values is material.main:
+            saves += to_file
+        else:
+            others.append((f"{record.kind} again".capitalize(), record.values["command"] + to_file))
+    first = [("Find the clusters", main + saves)] if main else []
+    return (*first, *others, ("Make this page", command))
+
+
+def _data_of(
+    model: Model, data: str, key: str | None, labels: str | None
+) -> tuple[Data | None, str]:
+    """Data that a model was fitted on, or why there is none."""
+    from mnist_kmeans_mlx.experiment import load
+
+    if data != "auto" or key is not None or labels is not None:
+        return load(data, key=key, labels=labels), ""
+    facts = model.metadata.get("data")
+    facts = facts if isinstance(facts, Mapping) else {}
+    if model.estimator.n_features_in_ == 784:
+        found = _bundled(model, facts.get("sha256"))
+        if found is not None:
+            return found, ""
+    name = facts.get("name", "The data")
+    return None, (
+        f"{name}, on which the model was fitted, is not at hand: name it with --data to see "
+        "members, scores and the map."
+    )
+
+
+def _bundled(model: Model, checksum: Any) -> Data | None:
+    """The bundled MNIST if a model was fitted on it, in the units that it was fitted in."""
+    from mnist_kmeans_mlx.experiment import load
+    from mnist_kmeans_mlx.experiment.data import WHITE
+
+    found = load()
+    if checksum is not None:
+        return found if checksum == found.facts["sha256"] else None
+    # A model that was saved from Python tells nothing about its data: ask it for labels it gave.
+    labels = getattr(model.estimator, "labels_", ())
+    if len(labels) != len(found.train):
+        return None
+    some = slice(None, None, 97)
+    for white in (1.0, WHITE):
+        rows = found.train[some] / white
+        if (model.estimator.predict(rows) == labels[some]).mean() > 0.99:
+            if white == 1.0:
+                return found
+            test = None if found.test is None else found.test / white
+            return replace(found, train=found.train / white, test=test, unit=1.0)
+    return None
