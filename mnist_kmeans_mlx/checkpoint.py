@@ -8,7 +8,6 @@ data; never a pickle.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import time
 import warnings
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.sparse import issparse
 
 from mnist_kmeans_mlx.base import center_dtype
 from mnist_kmeans_mlx.engine.distances import inertia
@@ -25,13 +23,10 @@ from mnist_kmeans_mlx.engine.lloyd import Run, Standing
 from mnist_kmeans_mlx.engine.points import Points
 from mnist_kmeans_mlx.estimator import KMeans
 from mnist_kmeans_mlx.persistence.files import check_writable, remove_leftovers, write_atomically
-from mnist_kmeans_mlx.persistence.record import Record, read_record
+from mnist_kmeans_mlx.persistence.record import Record, checksum, read_record
 from mnist_kmeans_mlx.persistence.safetensors import Damage
 
 __all__ = ["Checkpoint", "CheckpointError"]
-
-# Bytes of rows that the checksum takes at once.
-BLOCK = 16 << 20
 
 
 class CheckpointError(ValueError):
@@ -49,11 +44,9 @@ class Checkpoint:
     resume : bool, default=False
         Go on from the file if there is one, and begin anew if not. Without it, an existing file is
         never replaced, but refused.
-    iterations : int, default=10
-        Write after so many iterations,
-    seconds : float, default=5
-        or so many seconds, whichever is sooner; but so rarely that writing takes at most a tenth
-        of the time.
+    iterations, seconds : int, default=10, and float, default=5
+        Write after so many iterations or seconds, whichever is sooner; but not so often that
+        writing would take more than a tenth of the time.
 
     Attributes
     ----------
@@ -186,6 +179,7 @@ class Checkpoint:
             raise
         finally:
             estimator.__dict__.pop("_keeper", None)
+            self.__dict__.pop("_points", None)  # a copy of the rows
         self._write()
         return estimator
 
@@ -285,20 +279,5 @@ def _identity(estimator: KMeans, X: Any, weights: Any) -> dict[str, Any]:
         "random_state": int(seed) if isinstance(seed, Integral) else None,
         "shape": list(X.shape),
         "dtype": str(X.dtype),
-        "data": _checksum(X, weights, given),
+        "data": checksum(X, weights, given),
     }
-
-
-def _checksum(*tables: Any) -> str:
-    """SHA-256 of arrays and CSR matrices, with their dtypes and shapes."""
-    digest = hashlib.sha256()
-    for table in tables:
-        if table is None:
-            digest.update(b"none\n")
-            continue
-        for array in (table.data, table.indices, table.indptr) if issparse(table) else (table,):
-            digest.update(f"{array.dtype} {array.shape}\n".encode())
-            step = max(1, BLOCK // max(1, array[:1].nbytes))
-            for start in range(0, len(array), step):
-                digest.update(np.ascontiguousarray(array[start : start + step]).data)
-    return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import subprocess
 import time
 from contextlib import contextmanager
 
@@ -10,6 +11,7 @@ FLAGS = (
     "--headless=new",
     "--no-sandbox",
     "--disable-gpu",
+    "--disable-dev-shm-usage",
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
@@ -26,9 +28,16 @@ def missing():
         import selenium  # noqa: F401
     except ImportError:
         return "selenium is not installed"
-    if not any(map(shutil.which, NAMES)):
-        return "no Chromium is installed"
-    return "" if shutil.which("chromedriver") else "chromedriver is not installed"
+    if not shutil.which("chromedriver"):
+        return "chromedriver is not installed"
+    # On Ubuntu the command may be there to say that there is none.
+    found = _chromium()
+    runs = found and subprocess.run([found, "--version"], capture_output=True).returncode == 0
+    return "" if runs else "no Chromium is installed"
+
+
+def _chromium():
+    return next(filter(None, map(shutil.which, NAMES)), None)
 
 
 @contextmanager
@@ -38,7 +47,7 @@ def browser(folder):
     from selenium.webdriver.chrome.service import Service
 
     options = webdriver.ChromeOptions()
-    options.binary_location = next(filter(None, map(shutil.which, NAMES)))
+    options.binary_location = _chromium()
     for flag in (*FLAGS, f"--user-data-dir={folder}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
@@ -93,6 +102,8 @@ def draw(driver, *strokes):
         for at in rest:
             hand.move_to_element_with_offset(pad, *at)
         hand.release().perform()
+    # What lies under the pointer would look chosen.
+    driver.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": 1, "y": 1})
     settle(driver)
     time.sleep(0.05)
     settle(driver)

@@ -128,7 +128,7 @@ def main():
             folder = Path(place)
             np.save(folder / "rows.npy", rows if unit == 1 else (rows / unit).astype(dtype))
             words = ["--data", folder / "rows.npy", "-k", options.clusters, "--seed", 7]
-            counts = torture(folder, [*words, "--n-init", 3, *extra], share, rng)
+            counts = torture(folder, [*words, "--n-init", 6, *extra], share, rng)
         print(
             f"{name:17}{counts['kills']:7}{counts['resumed']:9}{counts['places']:11}"
             f"{counts['fits']:6}{counts['identical']:11}",

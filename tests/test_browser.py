@@ -26,10 +26,7 @@ def _load(name):
 
 
 web = _load("_browser")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(bool(web.missing()), reason=web.missing() or "there is one"),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +45,9 @@ def model(folder):
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory):
+    lacking = web.missing()
+    if lacking:
+        pytest.skip(lacking)
     with web.browser(tmp_path_factory.mktemp("profile")) as driver:
         yield driver
 

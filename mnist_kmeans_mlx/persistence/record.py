@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 
 from mnist_kmeans_mlx import __version__
 from mnist_kmeans_mlx.engine.lloyd import Run, Standing, State
@@ -20,6 +22,8 @@ FORMAT = "mnist_kmeans_mlx.checkpoint"
 FORMAT_VERSION = 1
 
 _TWISTER_WORDS = 624
+# Bytes of rows that the checksum takes at once.
+BLOCK = 16 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,3 +164,18 @@ def _check(run: Run | State, n: int, d: int, k: int) -> None:
 def _require(sound: bool, what: str) -> None:
     if not sound:
         raise ValueError(f"{what} cannot be")
+
+
+def checksum(*tables: Any) -> str:
+    """SHA-256 of arrays and CSR matrices, with their dtypes and shapes."""
+    digest = hashlib.sha256()
+    for table in tables:
+        if table is None:
+            digest.update(b"none\n")
+            continue
+        for array in (table.data, table.indices, table.indptr) if issparse(table) else (table,):
+            digest.update(f"{array.dtype} {array.shape}\n".encode())
+            step = max(1, BLOCK // max(1, array[:1].nbytes))
+            for start in range(0, len(array), step):
+                digest.update(np.ascontiguousarray(array[start : start + step]).data)
+    return digest.hexdigest()

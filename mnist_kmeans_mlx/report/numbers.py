@@ -37,7 +37,7 @@ def stats(material: Material) -> Markup | None:
     if not shown:
         return None
     return tag(
-        "dl", (tag("div", tag("dt", words), tag("dd", value)) for value, words in shown[:5]),
+        "dl", (tag("div", tag("dt", words), tag("dd", value)) for value, words in shown[:6]),
         class_="stats",
     )  # fmt: skip
 

@@ -1,0 +1,119 @@
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from pages import EVIL, call, make_inputs
+
+from mnist_kmeans_mlx.report.figures import _figures, _settings, save_figures
+from mnist_kmeans_mlx.report.material import gather
+
+pytest.importorskip("matplotlib")
+
+NAMES = {
+    "accuracy-per-digit", "against-k", "centroids", "confusion", "convergence", "map", "timings",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory, mnist, device):
+    return make_inputs(tmp_path_factory.mktemp("report"), mnist, device)
+
+
+@pytest.fixture(scope="module")
+def material(inputs, device):
+    files = [inputs / name for name in ("model.safetensors", "run.json", "sweep.json")]
+    files.append(inputs / "compare.json")
+    return gather(list(map(str, files)), data=str(inputs / f"{EVIL}.npz"), device=device)
+
+
+@pytest.fixture(scope="module")
+def saved(material, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("figures") / "new"
+    return folder, save_figures(material, folder)
+
+
+@pytest.fixture(scope="module")
+def figures(material):
+    with _settings():
+        return dict(_figures(material))
+
+
+@pytest.mark.slow
+def test_every_figure_as_png_and_svg(saved):
+    folder, written = saved
+    assert {path.name for path in folder.iterdir()} == {path.name for path in written}
+    assert {path.name for path in written} == {
+        f"{n}.{kind}" for n in NAMES for kind in ("png", "svg")
+    }
+    for path in written:
+        if path.suffix == ".png":
+            assert path.read_bytes().startswith(b"\x89PNG")
+        else:
+            assert ET.parse(path).getroot().tag.endswith("svg")
+
+
+@pytest.mark.slow
+def test_the_same_figure_is_the_same_file(saved, material, tmp_path):
+    for path in save_figures(material, tmp_path):
+        assert path.read_bytes() == (saved[0] / path.name).read_bytes(), path.name
+
+
+def test_axes_have_labels_with_units(figures):
+    for name, figure in figures.items():
+        if name == "centroids":
+            continue
+        for axis in figure.axes:
+            if axis.get_label() == "<colorbar>":
+                continue
+            assert axis.get_xlabel(), name
+            assert axis.get_ylabel() or axis.get_yticklabels(), name
+    assert "%" in figures["accuracy-per-digit"].axes[0].get_ylabel()
+    assert "seconds" in figures["timings"].axes[0].get_xlabel()
+    assert "pixels / 255" in figures["map"].axes[0].get_xlabel()
+
+
+def test_the_bars_are_the_accuracies(figures, material):
+    test = material.scores("test")["per_class_accuracy"]
+    heights = [bar.get_height() for bar in figures["accuracy-per-digit"].axes[0].containers[1]]
+    assert heights == pytest.approx([100 * share for share in test.values()])
+
+
+def test_what_cannot_run_is_named(figures):
+    axis = figures["timings"].axes[0]
+    assert "cannot run" in [text.get_text().strip() for text in axis.texts]
+
+
+def test_series_differ_in_grey(figures):
+    """By lightness, and by hatch, dash or marker as well."""
+    from matplotlib.colors import to_rgb
+
+    def grey(colour):
+        return np.dot(to_rgb(colour), [0.299, 0.587, 0.114])
+
+    for name in ("accuracy-per-digit", "timings"):
+        shades = {bar.get_hatch(): bar.get_facecolor()[:3] for bar in figures[name].axes[0].patches}
+        assert len(shades) == 2
+        assert abs(np.subtract(*map(grey, shades.values()))) > 0.2
+    lines = figures["convergence"].axes[0].get_lines()
+    assert abs(grey(lines[0].get_color()) - grey(lines[1].get_color())) > 0.2
+    assert lines[0].get_linestyle() != lines[1].get_linestyle()
+
+
+def test_without_matplotlib_it_says_how_to_get_it(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    words = ("report", inputs / "run.json", "-o", tmp_path / "p.html")
+    done = call(*words, "--figures", tmp_path / "figures", code=1)
+    assert "pip install 'mnist-kmeans-mlx[plot]'" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "p.html").exists()
+    monkeypatch.undo()
+    call(*words)
+
+
+def test_settings_are_as_they_were(material):
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    with _settings():
+        next(_figures(material))
+    assert dict(matplotlib.rcParams) == before
