@@ -187,7 +187,8 @@ default="k-means++"
         points = Points(self._measured(X), device, weights)
         tol = self.tol * points.mean_variance
         mean = self._mean_for(init, points.rows)
-        keeper = self.__dict__.pop("_keeper", None)  # a Checkpoint's, for this fit only
+        # For this fit only: a Checkpoint's, and what collects the curve of inertia.
+        keeper, history = (self.__dict__.pop(name, None) for name in ("_keeper", "_history"))
         at = Standing() if keeper is None else keeper.begin(self, X, points, random_state)
         best = at.best
         while at.restart < self._n_init:
@@ -205,7 +206,7 @@ default="k-means++"
                 algorithm=algorithm,
                 dtype=dtype,
                 project=project,
-                observe=self._observer(points, at, keeper),
+                observe=self._observer(points, at, keeper, history),
             )
             if self.verbose:
                 announce_end(run, tol)
@@ -305,11 +306,14 @@ default="k-means++"
         self.n_rechecked_ = run.rechecked
         self.device_ = device
 
-    def _observer(self, points: Points, at: Standing, keeper: Any) -> Observer | None:
-        """What follows a restart: `verbose`, a checkpoint, both or nothing."""
+    def _observer(self, points: Points, at: Standing, keeper: Any, history: Any) -> Observer | None:
+        """What follows a restart: `verbose`, a checkpoint, a history, all of them or nothing."""
         observers = [announcer(points, self._cost)] if self.verbose else []
         if keeper is not None:
             observers.append(lambda state: keeper.note(replace(at, state=state)))
+
+        if history is not None:
+            observers.append(history.observer(points, at.restart, self._cost))
 
         def observe(state: State) -> None:
             for each in observers:

@@ -1,9 +1,10 @@
-"""What ``verbose=1`` prints about a restart, in scikit-learn's words."""
+"""How a fit goes: what ``verbose=1`` prints, in scikit-learn's words, and the curve of inertia."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from mnist_kmeans_mlx.engine.centroids import inertia_of_sums
 from mnist_kmeans_mlx.engine.distances import inertia
 from mnist_kmeans_mlx.engine.lloyd import Observer, Run, State
 from mnist_kmeans_mlx.engine.points import Points
@@ -28,3 +29,32 @@ def announce_end(run: Run, tol: float) -> None:
             f"Converged at iteration {run.n_iter - 1}: center shift {run.shift} within "
             f"tolerance {tol}."
         )
+
+
+class History:
+    """The inertia of each iteration of each restart of one fit.
+
+    Costs no pass over the rows. Hand it to an estimator before it is fitted:
+    ``estimator._history = History()``.
+    """
+
+    def __init__(self) -> None:
+        self._restarts: dict[int, dict[int, float]] = {}
+
+    def observer(self, points: Points, restart: int, cost: Callable[[float], float]) -> Observer:
+        """Follower of one restart."""
+        curve = self._restarts.setdefault(restart, {})
+
+        def note(state: State) -> None:
+            value = inertia_of_sums(points, state.previous, state.sums, state.counts)
+            curve[state.n_iter] = cost(value)
+
+        return note
+
+    @property
+    def restarts(self) -> list[list[float]] | None:
+        """Curves from the first restart to the last; None of a fit that was resumed on its way."""
+        for i, (restart, curve) in enumerate(self._restarts.items()):
+            if [restart, *curve] != [i, *range(1, len(curve) + 1)]:
+                return None
+        return [list(curve.values()) for curve in self._restarts.values()] or None

@@ -1,3 +1,4 @@
+import contextlib
 import os
 
 import pytest
@@ -45,3 +46,23 @@ def mnist():
     from mnist_kmeans_mlx.datasets import load_mnist
 
     return load_mnist()
+
+
+@pytest.fixture
+def full_disk():
+    """Context in which files cannot grow beyond so many bytes.
+
+    It ends within the test: the file that a log of the tests goes to may be larger.
+    """
+    resource = pytest.importorskip("resource", reason="limits of a process are a Unix matter")
+
+    @contextlib.contextmanager
+    def limited(size):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited

@@ -3,7 +3,8 @@ import oracle
 import pytest
 
 from mnist_kmeans_mlx.device import resolve
-from mnist_kmeans_mlx.engine.centroids import Centroids
+from mnist_kmeans_mlx.engine.centroids import Centroids, inertia_of_sums
+from mnist_kmeans_mlx.engine.distances import inertia
 from mnist_kmeans_mlx.engine.points import Points
 
 
@@ -49,3 +50,18 @@ def test_an_empty_cluster_among_equal_rows_sits_on_the_largest(device):
     average = Centroids(Points(np.full((6, 2), 4.0), resolve(device)), 3)
     found = average(np.array([0, 0, 0, 0, 2, 2]), np.full((3, 2), 4.0))
     np.testing.assert_array_equal(found, np.full((3, 2), 4.0))
+
+
+@pytest.mark.parametrize("kind", oracle.KINDS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_sums_tell_the_inertia(kind, weighted, device):
+    rng = np.random.default_rng(1)
+    rows = oracle.make_rows(kind, 700, 9, seed=0)
+    points = Points(rows, resolve(device), rng.uniform(0.1, 3, 700) if weighted else None)
+    average = Centroids(points, 11)
+    labels, centers = rng.integers(0, 11, 700), rows[:11].astype(float)
+    for _ in range(2):
+        means = average(labels, centers)
+        found = inertia_of_sums(points, centers, average.sums, average.counts)
+        assert found == pytest.approx(inertia(points, centers, labels), rel=1e-9)
+        centers = means

@@ -1,7 +1,6 @@
 """A fit that is stopped goes on to the same result, and a checkpoint is whole or not there."""
 
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -279,25 +278,12 @@ def test_a_folder_that_is_not_there_is_noticed_at_once(tmp_path):
         assert caught.value.filename == str(path)
 
 
-@pytest.fixture
-def full_disk():
-    """Files cannot grow beyond 4 kB."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def fill():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-
-    yield fill
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_a_full_disk_leaves_the_last_good_file(rows, path, make, full_disk):
     stop_after(5, path, make(), rows)
     before = path.read_bytes()
     assert len(before) > 4096
-    full_disk()
     estimator = make()
-    with pytest.raises(OSError, match="File too large") as caught:
+    with full_disk(4096), pytest.raises(OSError, match="File too large") as caught:
         stop_after(5, path, estimator, rows, error=EOFError)
     assert caught.value.filename == str(path)
     assert not hasattr(estimator, "labels_")
@@ -308,8 +294,7 @@ def test_a_full_disk_leaves_the_last_good_file(rows, path, make, full_disk):
 def test_a_full_disk_in_the_end_costs_no_result(rows, path, make, full_disk):
     checkpoint = Checkpoint(path, iterations=10**6, seconds=10**6)
     estimator = make()
-    full_disk()
-    with pytest.raises(OSError, match="File too large"):
+    with full_disk(4096), pytest.raises(OSError, match="File too large"):
         checkpoint.fit(estimator, rows)
     assert isinstance(checkpoint.failure, OSError)
     assert_same(estimator, make().fit(rows))

@@ -69,6 +69,33 @@ def test_the_keys_that_others_rely_on(result):
     assert found["data"]["n_train"] == 90
 
 
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_the_history_is_what_verbose_prints(data, device, capsys, metric):
+    done = experiment.run(
+        data, n_clusters=5, seed=1, device=device, n_init=3, tol=0, init="random", metric=metric,
+        verbose=1,
+    )  # fmt: skip
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    values = [float(line[3].rstrip(".")) for line in printed if line[0] == "Iteration"]
+    scale = 1 if metric == "cosine" else 255**2
+    assert len(done.history) == 3
+    assert np.concatenate(done.history) == pytest.approx(np.array(values) / scale, rel=1e-9)
+    assert done.n_iter in map(len, done.history)
+    assert min(curve[-1] for curve in done.history) == pytest.approx(done.inertia, rel=1e-9)
+
+
+def test_a_fit_that_went_on_has_no_history(data, device, tmp_path):
+    from mnist_kmeans_mlx.checkpoint import Checkpoint
+
+    words = {"n_clusters": 3, "seed": 1, "device": device}
+    path = tmp_path / "fit.checkpoint"
+    whole = experiment.run(data, checkpoint=Checkpoint(path), **words)
+    assert whole.history
+    again = experiment.run(data, checkpoint=Checkpoint(path, resume=True), **words)
+    assert again.inertia == whole.inertia
+    assert again.history is None
+
+
 def test_it_does_what_the_notebook_did(result, data):
     from sklearn.cluster import KMeans
 

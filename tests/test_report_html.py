@@ -146,10 +146,11 @@ def test_the_page_holds_the_very_centres(page, inputs):
     assert (found["unit"], found["white"], found["metric"]) == (255, 255, "euclidean")
 
 
-def test_a_model_alone(write):
+def test_a_model_alone(write, inputs):
     page = write("model.safetensors")
     assert anchors(page) == ["top", "draw", "clusters", "scores", "map", "about", "again"]
-    assert "Machine that made this page" in page.text
+    assert "Machine and versions" in page.text
+    assert f"--save {inputs / 'model.safetensors'} Make" in page.text
 
 
 def test_json_alone(write):
@@ -174,8 +175,10 @@ def test_several_fits_make_a_curve(inputs, tmp_path, device):
 def test_a_run_of_another_model_is_not_taken_for_this_one(write, inputs):
     run = json.loads((inputs / "run.json").read_text())
     (inputs / "other.json").write_text(json.dumps({**run, "inertia": 1.0}))
+    assert "to fit" in write("model.safetensors", "run.json").text
     page = write("model.safetensors", "other.json")
-    assert "Machine that made this page" in page.text
+    assert "to fit" not in page.text
+    assert "Fit again" in page.text
 
 
 def test_without_its_data_a_model_shows_its_centroids(write):
@@ -205,6 +208,7 @@ def test_cosine(mnist, tmp_path, device):
     call("report", tmp_path / "m", "--data", tmp_path / "x.npy", "-o", tmp_path / "p.html")
     page = Page((tmp_path / "p.html").read_text())
     assert "1 − cos" in page.text
+    assert "Machine that made this page" in page.text, "for it is not known where it was fitted"
     assert json.loads(page.bodies["script"][0][1])["metric"] == "cosine"
 
 

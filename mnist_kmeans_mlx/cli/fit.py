@@ -214,6 +214,7 @@ def _save(result: Any, path: str | None, quiet: bool) -> Exception | None:
         "train_accuracy": result.train_accuracy,
         "test_accuracy": result.test_accuracy,
         "interrupted": result.interrupted,
+        "environment": dict(result.environment),
     }
     try:
         save_model(path, result.estimator, cluster_labels=result.cluster_labels, metadata=metadata)

@@ -7,7 +7,7 @@ import shlex
 
 import click
 
-from mnist_kmeans_mlx.cli import output
+from mnist_kmeans_mlx.cli import output as speech
 from mnist_kmeans_mlx.cli.options import SETTINGS, data_options, device_option, quiet_option
 
 __all__ = ["report"]
@@ -18,7 +18,6 @@ __all__ = ["report"]
 @click.option(
     "-o",
     "--output",
-    "page",
     type=click.Path(dir_okay=False),
     default="report.html",
     show_default=True,
@@ -36,7 +35,7 @@ __all__ = ["report"]
 @quiet_option
 def report(
     files: tuple[str, ...],
-    page: str,
+    output: str,
     figures: str | None,
     data: str,
     key: str | None,
@@ -44,17 +43,17 @@ def report(
     device: str,
     quiet: bool,
 ) -> None:
-    """Write a page about a model, and about what other commands found.
+    """Write one page about a model and its runs.
 
     FILES are a model that `fit --save` wrote, and JSON that `fit`, `sweep` or `compare` printed
     with --json: a model alone, JSON alone, or both. The page is one file that loads nothing. With
     a model of MNIST one can draw a digit in it and see which centroids are nearest.
     """
-    if any(os.path.exists(page) and os.path.samefile(page, file) for file in files):
-        raise click.UsageError(f"{page} would be written over: it is one of the files to read.")
-    output.check_writable(page)
-    output.check_folder(figures)
-    with output.notes(quiet=quiet):
+    if any(os.path.exists(output) and os.path.samefile(output, file) for file in files):
+        raise click.UsageError(f"{output} would be written over: it is one of the files to read.")
+    speech.check_writable(output)
+    speech.check_folder(figures)
+    with speech.notes(quiet=quiet):
         # Before what takes seconds.
         from mnist_kmeans_mlx.report.curves import check_figure
 
@@ -65,25 +64,25 @@ def report(
         from mnist_kmeans_mlx.report.material import gather
 
         words = {"gather": "Looking at clusters", "page": "Writing", "figures": "Drawing figures"}
-        with output.progress(words, quiet=quiet) as observe:
+        with speech.progress(words, quiet=quiet) as observe:
             observe("gather")
-            command = _command(files, page, figures, data, key, labels)
+            command = _command(files, output, figures, data, key, labels)
             material = gather(
                 files, data=data, key=key, labels=labels, device=device, command=command
             )
             observe("page")
             text = html.page(material)
-            with write_atomically(page) as file:
+            with write_atomically(output) as file:
                 file.write(text.encode())
-            output.note(f"Saved {page}", quiet=quiet)
+            speech.note(f"Saved {output}", quiet=quiet)
             for note in material.notes:
-                output.note(f"Note: {note}", quiet=quiet)
+                speech.note(f"Note: {note}", quiet=quiet)
             if figures is not None:
                 observe("figures")
                 from mnist_kmeans_mlx.report.figures import save_figures
 
                 written = save_figures(material, figures)
-                output.note(f"Saved {len(written)} figures in {figures}", quiet=quiet)
+                speech.note(f"Saved {len(written)} figures in {figures}", quiet=quiet)
 
 
 def _command(

@@ -79,6 +79,7 @@ def run(
     from mnist_kmeans_mlx.estimator import KMeans
     from mnist_kmeans_mlx.labeling import infer_cluster_labels, infer_data_labels
     from mnist_kmeans_mlx.metrics import score_labels
+    from mnist_kmeans_mlx.progress import History
 
     started = datetime.now(UTC).isoformat(timespec="seconds")
     timings = dict.fromkeys(STAGES, 0.0)
@@ -88,6 +89,7 @@ def run(
     with clock("load"):
         data = source if isinstance(source, Data) else load(source, key=key, labels=labels)
     estimator = KMeans(n_clusters, random_state=seed, device=device, **parameters)
+    estimator._history = history = History()
     interrupted = False
     with clock("fit"):
         try:
@@ -114,6 +116,9 @@ def run(
                 clusters = estimator.predict(data.test)
             with clock("score"):
                 test = score_labels(data.y_test, clusters, infer_data_labels(clusters, digits))
+    # Angles have no unit.
+    scale = 1 if parameters.get("metric") == "cosine" else data.unit**2
+    curves = history.restarts
     return Result(
         data=data.to_dict(),
         parameters=estimator.get_params(),
@@ -121,9 +126,7 @@ def run(
         n_clusters=n_clusters,
         n_features=data.train.shape[1],
         n_iter=int(estimator.n_iter_),
-        # Angles have no unit.
-        inertia=float(estimator.inertia_)
-        / (1 if parameters.get("metric") == "cosine" else data.unit**2),
+        inertia=float(estimator.inertia_) / scale,
         device=str(estimator.device_),
         rechecked=int(estimator.n_rechecked_),
         clusters=_clusters(estimator.labels_, n_clusters, digits, data.y_train),
@@ -138,6 +141,7 @@ def run(
         estimator=estimator,
         cluster_labels=digits,
         interrupted=interrupted,
+        history=curves and [[value / scale for value in curve] for curve in curves],
     )
 
 

@@ -56,6 +56,7 @@ _SCORES: dict[str, Any] = {
     "classes": [int],
     "confusion": [[int]],
     "per_class_accuracy": _Table(float),
+    "missing?": [int],
 }
 _DATA: dict[str, Any] = {"name": str, "n_train?": int, "n_test?": int}
 _FIT: dict[str, Any] = {
@@ -69,7 +70,7 @@ _FIT: dict[str, Any] = {
         {"index": int, "size": int, "digit": _Maybe(int), "purity": _Maybe(float)},
     ],
     "scores": {"train": _Maybe(_SCORES), "test": _Maybe(_SCORES)},
-    "history?": [[float]],
+    "history?": _Maybe([[float]]),
     "data": _DATA,
     "environment": _Table(object),
     "started": str,

@@ -66,6 +66,9 @@ class Result:
         The fitted estimator and its digits, to be saved or drawn.
     interrupted : bool
         Whether the fit was stopped before it was done.
+    history : list of list of float, or None
+        Inertia that each iteration of each restart found, in the units of `inertia`. None where
+        it is not known from the beginning.
     """
 
     data: Mapping[str, Any]
@@ -89,6 +92,7 @@ class Result:
     estimator: Any = field(repr=False)
     cluster_labels: Mapping[int, list[int]] | None = field(repr=False)
     interrupted: bool = False
+    history: list[list[float]] | None = field(default=None, repr=False)
 
     @property
     def train_accuracy(self) -> float | None:
@@ -121,6 +125,7 @@ class Result:
                     "train": None if self.train is None else self.train.to_dict(),
                     "test": None if self.test is None else self.test.to_dict(),
                 },
+                "history": self.history,
                 "data": dict(self.data),
                 "environment": dict(self.environment),
                 "started": self.started,

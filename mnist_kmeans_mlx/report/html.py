@@ -120,7 +120,7 @@ def _sections(material: Material) -> Iterator[_Section]:
         yield _Section("against-k", "K", "How many clusters?", curves, lead)
     convergence = charts.convergence(material)
     if convergence is not None:
-        lead = "SSE of each restart; its first, steep iterations are cut off above."
+        lead = "SSE after each iteration of each restart; the first, steep ones are cut off above."
         yield _Section("convergence", "Convergence", "Convergence", convergence, lead)
     timings = numbers.timings(material)
     if timings is not None:

@@ -52,7 +52,7 @@ def sizes(material: Material) -> Markup:
     names = ("Cluster", "Digit", "Rows", "Purity")
     head = tag("tr", (tag("th", name, scope="col") for name in names))
     table = tag("table", tag("thead", head), tag("tbody", rows), class_="bars")
-    return tag("div", tag("div", table), class_="pair")
+    return tag("div", table, class_="sizes")
 
 
 # Scores
@@ -122,10 +122,12 @@ def _per_class(test: Values | None, train: Values | None) -> Markup:
         "caption", tag("b", "Accuracy per digit"),
         tag("span", "share of the images of each digit that are recognised", class_="axis"),
     )  # fmt: skip
-    missing = [str(label) for label, share in main["per_class_accuracy"].items() if share == 0]
+    missing = [str(label) for label in main.get("missing") or ()]
     note = None
     if missing:
-        note = tag("p", f"No cluster stands for {' or '.join(missing)}.", class_="note")
+        listed = " or ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
+        words = f"No cluster stands for {listed}: try more clusters."
+        note = tag("p", words, class_="note")
     table = tag("table", caption, tag("thead", head), tag("tbody", rows), class_="bars")
     return tag("div", table, note)
 
@@ -160,10 +162,10 @@ def _comparison(values: Values) -> Markup:
         "div",
         tag("div", tag("ul", tag("li", tag("i", class_="swatch warm"), "warm fit, median"),
             tag("li", tag("i", class_="swatch cold"), "cold fit, median"),
-            tag("li", "├─┤ range of the rounds"), class_="legend")),
+            tag("li", "├─┤ range of the rounds"), class_="legend over")),
         tag("ul", failures, class_="failures") if failures else None,
         tag("div", tables, class_="pair"),
-        tag("p", speed, class_="note"),
+        tag("p", speed, class_="note under"),
         tag("details", tag("summary", "How this was measured"),
             tag("ul", (tag("li", note) for note in values.get("notes") or ()))),
     )  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any
 
 from mnist_kmeans_mlx.report.markup import Markup, tag
 
-__all__ = ["Axis", "Series", "bar", "chart", "defs", "legend", "ticks"]
+__all__ = ["Axis", "Series", "bar", "chart", "defs", "ticks"]
 
 SHAPES = ("circle", "square", "triangle", "diamond")
 
@@ -134,7 +134,7 @@ def chart(
     return tag(
         "figure",
         tag("figcaption", tag("b", title), tag("span", y.label, class_="axis")),
-        legend([(one.name, one.style) for one in series if one.name]) if len(series) > 1 else None,
+        _legend(series) if len(series) > 1 else None,
         tag("div", drawing, class_="plot"),
         tag("p", x.label, class_="axis below"),
         class_="chart",
@@ -145,16 +145,17 @@ def _path(x: Axis, y: Axis, points: Sequence[tuple[float, float]]) -> str:
     return " ".join(f"{x.place(a):.2f},{100 - y.place(b):.2f}" for a, b in points)
 
 
-def legend(entries: Sequence[tuple[str, int]]) -> Markup:
+def _legend(series: Sequence[Series]) -> Markup:
     """Say which line is which."""
-    items = [
-        tag("li", tag("svg",
-            tag("line", x1=1, x2=27, y1=7, y2=7, class_=f"curve s{style % len(SHAPES)}"),
-            tag("use", href=f"#{SHAPES[style % len(SHAPES)]}", x=14, y=7,
-                class_=f"point s{style % len(SHAPES)}"),
-            width=28, height=14, aria_hidden="true"), name)
-        for name, style in dict.fromkeys(entries)
-    ]  # fmt: skip
+    entries = {one.name: one for one in series}
+    items = []
+    for name, one in entries.items():
+        kind = f"s{one.style % len(SHAPES)}"
+        drawn = [tag("line", x1=1, x2=27, y1=7, y2=7, class_=f"curve {kind}")]
+        if one.marks:
+            shape = SHAPES[one.style % len(SHAPES)]
+            drawn.append(tag("use", href=f"#{shape}", x=14, y=7, class_=f"point {kind}"))
+        items.append(tag("li", tag("svg", drawn, width=28, height=14, aria_hidden="true"), name))
     return tag("ul", items, class_="legend")
 
 
