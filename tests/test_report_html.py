@@ -150,7 +150,7 @@ def test_a_model_alone(write, inputs):
     page = write("model.safetensors")
     assert anchors(page) == ["top", "draw", "clusters", "scores", "map", "about", "again"]
     assert "Machine and versions" in page.text
-    assert f"--save {inputs / 'model.safetensors'} Make" in page.text
+    assert f"--save {inputs / 'model.safetensors'}Make this page" in page.text
 
 
 def test_json_alone(write):
