@@ -60,7 +60,7 @@ def drawing(driver):
 
 def save(png, path):
     image = Image.open(io.BytesIO(png)).convert("RGB")
-    image.quantize(192, dither=Image.Dither.NONE).save(path, optimize=True)
+    image.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
     print(f"{path}: {path.stat().st_size // 1024} KB")
 
 

@@ -187,6 +187,22 @@ def test_without_its_data_a_model_shows_its_centroids(write):
     assert "name it with --data" in page.text
 
 
+def test_of_very_many_clusters_the_largest_are_shown(write, inputs, monkeypatch):
+    monkeypatch.setattr("mnist_kmeans_mlx.report.clusters.MOST", 5)
+    monkeypatch.setattr("mnist_kmeans_mlx.report.clusters.DRAWN_BYTES", 1000)
+    page = write("model.safetensors")
+    run = json.loads((inputs / "run.json").read_text())
+    largest = sorted(run["clusters"], key=lambda cluster: -cluster["size"])[:5]
+    tiles = {a["id"] for a in page.all("details") if a.get("name") == "cluster"}
+    assert tiles == {f"cluster-{cluster['index']}" for cluster in largest}
+    assert "These are the 5 largest of 12." in page.text
+    assert {a["href"][1:] for a in page.all("a") if a.get("href", "#").startswith("#cl")} == {
+        *tiles, "clusters"
+    }  # fmt: skip
+    assert "draw" not in anchors(page)
+    assert "script" in page.bodies
+
+
 @pytest.mark.parametrize("white", [1, 255])
 def test_a_model_from_python_finds_its_data(mnist, tmp_path, device, white):
     x = mnist.x_train.reshape(-1, 784) / np.float32(white)

@@ -76,7 +76,7 @@ def _spread(measured: Sequence[Values], name: str) -> Values | None:
     return {"low": values[0], "median": middle / 2, "high": values[-1]}
 
 
-def against_k_lead(material: Material) -> str | None:
+def against_k_lead(material: Material) -> str:
     """What the curves say."""
     for sweep in curves(material):
         if sweep.get("elbow"):

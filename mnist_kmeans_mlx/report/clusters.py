@@ -23,8 +23,11 @@ Array = np.ndarray[Any, Any]
 SIDE = 28
 # More clusters than this are small tiles, and points on the map rather than pictures.
 MANY = 64
-# How many pictures the mosaic has at most.
+# How many pictures the mosaic has at most, and clusters the gallery.
 TILES = 40
+MOST = 500
+# Larger centroids are not put into the page to be compared with a drawing.
+DRAWN_BYTES = 32 << 20
 
 
 def images_of(portrait: Portrait) -> Array | None:
@@ -64,7 +67,7 @@ def gallery(portrait: Portrait) -> Markup:
     """All clusters, digit by digit; each opens to show its members."""
     images = images_of(portrait)
     groups: dict[int | None, list[Face]] = {}
-    for face in in_order(portrait.faces):
+    for face in in_order(_shown(portrait)):
         groups.setdefault(face.digit, []).append(face)
     parts: list[Any] = []
     for digit, faces in groups.items():
@@ -86,6 +89,11 @@ def gallery(portrait: Portrait) -> Markup:
         )  # fmt: skip
     few = max(map(len, groups.values())) <= 4 and None not in groups
     return tag("div", parts, class_="families few" if few else "families")
+
+
+def _shown(portrait: Portrait) -> list[Face]:
+    """The largest clusters, as many as the gallery holds."""
+    return sorted(portrait.faces, key=lambda face: -face.size)[:MOST]
 
 
 def name(face: Face) -> str:
@@ -174,7 +182,7 @@ def world(portrait: Portrait, chart: Map) -> Markup:
         kind = int(chart.clusters[i]) if label is None else label
         marks.append(tag("text", shown, **place(point), class_=f"d{kind % 10}"))
     centers = []
-    for face in portrait.faces:
+    for face in _shown(portrait):
         at = place(chart.centers[face.index])
         if images is not None and len(portrait.faces) <= MANY:
             side = 40
@@ -193,7 +201,7 @@ def world(portrait: Portrait, chart: Map) -> Markup:
         "svg", tag("g", marks, class_="rows"), tag("g", centers, class_="centers"),
         tag("svg", here, id="you", overflow="visible", visibility="hidden"),
         width="100%", height="100%", role="group",
-        aria_label="Map of sampled images and of all centroids on two principal axes",
+        aria_label="Map of sampled rows and of centroids on two principal axes",
     )  # fmt: skip
     return tag("div", svg, class_="world")
 
@@ -210,8 +218,9 @@ def _frame(chart: Map) -> tuple[Array, Array]:
 
 
 def can_draw(portrait: Portrait) -> bool:
-    """Whether the model's rows are images of MNIST's size."""
-    return bool(portrait.centers.shape[1] == SIDE * SIDE)
+    """Whether the model's rows are images of MNIST's size, and its clusters not too many."""
+    fits = portrait.centers.nbytes <= DRAWN_BYTES
+    return bool(portrait.centers.shape[1] == SIDE * SIDE) and fits
 
 
 def drawing() -> Markup:

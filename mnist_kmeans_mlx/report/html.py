@@ -95,11 +95,12 @@ class _Section:
     name: str
     heading: str
     content: Markup
-    lead: str | None = None
+    lead: str = ""
 
     def markup(self) -> Markup:
         """The section as HTML."""
-        lead = tag("p", self.lead, class_="lead") if self.lead else None
+        words = self.lead.replace(" %", "\N{NO-BREAK SPACE}%")
+        lead = tag("p", words, class_="lead") if words else None
         return tag("section", tag("h2", self.heading), lead, self.content, id=self.anchor)
 
 
@@ -148,6 +149,8 @@ def _looks(portrait: Portrait) -> Iterator[_Section]:
             "digit most of them show; below it, how many there are and the share that is this "
             "digit. Open one to see its members and its worst mistakes."
         )
+    if len(portrait.faces) > clusters.MOST:
+        lead += f" These are the {clusters.MOST} largest of {len(portrait.faces):,}."
     name = "What the clusters look like"
     yield _Section("clusters", "Clusters", name, clusters.gallery(portrait), lead)
 
@@ -155,7 +158,7 @@ def _looks(portrait: Portrait) -> Iterator[_Section]:
 def _map(portrait: Portrait, chart: Map) -> _Section:
     first, second = chart.explained
     lead = (
-        f"{len(chart.rows):,} rows and all centroids on the two axes along which the data vary "
+        f"{len(chart.rows):,} rows and the centroids on the two axes along which the data vary "
         f"most ({100 * first:.0f} % and {100 * second:.0f} % of the variance): what lies together "
         "here may still be far apart along the others."
     )

@@ -175,7 +175,8 @@ const item = (cluster, digit, length, share, tile) => {
   const link = row.querySelector("a"), image = row.querySelector("img");
   link.href = `#cluster-${cluster}`;
   link.dataset.cluster = cluster;
-  image.src = tile?.querySelector("img")?.src ?? "";
+  const picture = tile?.querySelector("img");
+  if (picture) image.src = picture.src;
   image.alt = `Centroid of cluster ${cluster}`;
   row.querySelector("b").textContent = digit ?? `#${cluster}`;
   row.querySelector("rect").setAttribute("width", `${100 * share}%`);
