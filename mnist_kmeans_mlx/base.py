@@ -6,9 +6,10 @@ Here NumPy meets MLX: rows come as whatever scikit-learn takes, answers leave as
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import mlx.core as mx
 import numpy as np
@@ -35,11 +36,24 @@ from mnist_kmeans_mlx.engine.assignment import FullAssignment
 from mnist_kmeans_mlx.engine.distances import Codebook, inertia
 from mnist_kmeans_mlx.engine.points import Float64, Index, Points
 
+Method = TypeVar("Method", bound=Callable[..., Any])
+
 # Kept as they come: the engine converts a block at a time, and narrow rows stay narrow.
 NARROW = (np.bool_, np.uint8, np.int8, np.uint16, np.int16)
 
 # What fitted centres are asked about goes to the device in blocks of this size.
 BLOCK_BYTES = 256 << 20
+
+
+def on_threads(method: Method) -> Method:
+    """Let the threads of the estimator's device have the cores, for as long as a method runs."""
+
+    @wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with devices.resolve(self.device).threads():
+            return method(self, *args, **kwargs)
+
+    return cast(Method, call)
 
 
 class BaseKMeans(
@@ -69,6 +83,7 @@ class BaseKMeans(
     cluster_centers_: npt.NDArray[Any]
     labels_: npt.NDArray[np.int32]
 
+    @on_threads
     def predict(self, X: Any) -> npt.NDArray[np.int32]:
         """Nearest centre of each row.
 
@@ -97,6 +112,7 @@ class BaseKMeans(
         """Fit and return ``labels_``. See `fit`."""
         return self.fit(X, sample_weight=sample_weight).labels_
 
+    @on_threads
     def transform(self, X: Any) -> npt.NDArray[Any]:
         """Distances of each row to each centre.
 
@@ -119,6 +135,7 @@ class BaseKMeans(
         self.fit(X, sample_weight=sample_weight)
         return self._transform(self._validate_rows(X, reset=False))
 
+    @on_threads
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Negative inertia of `X`.
 
@@ -188,7 +205,7 @@ class BaseKMeans(
                 "Explicit initial center position passed: performing only one init in "
                 f"{type(self).__name__} instead of n_init={self.n_init}.",
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
             return 1
         return int(self.n_init)

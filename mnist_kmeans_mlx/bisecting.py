@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from mnist_kmeans_mlx import device as devices
-from mnist_kmeans_mlx.base import BaseKMeans, blocks, center_dtype, checked_weights
+from mnist_kmeans_mlx.base import BaseKMeans, blocks, center_dtype, checked_weights, on_threads
 from mnist_kmeans_mlx.engine.assignment import FullAssignment
 from mnist_kmeans_mlx.engine.centroids import Centroids
 from mnist_kmeans_mlx.engine.distances import Codebook
@@ -131,6 +131,7 @@ class BisectingKMeans(BaseKMeans):
         self.device = device
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @on_threads
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Split the rows of `X` until there are `n_clusters` clusters.
 

@@ -10,8 +10,10 @@ os.environ.setdefault("MLX_ENABLE_TF32", "0")
 
 import platform
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib.metadata import version
@@ -23,6 +25,8 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 FLOAT32_ROUNDOFF = 2.0**-24
+
+_limited = ContextVar("_limited", default=False)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -87,8 +91,25 @@ class Device:
         items = list(items)
         if self.workers == 1 or len(items) < 2:
             return [call(item) for item in items]
-        with _blas().limit(limits=1, user_api="blas"):
+        with self.threads():
             return list(_pool(self.workers, os.getpid()).map(call, items))
+
+    @contextmanager
+    def threads(self) -> Iterator[None]:
+        """Keep BLAS to one thread: cores are for those of `map`.
+
+        To be entered around a whole fit, for BLAS's own threads go on spinning for a while after
+        each product, on cores that the next `map` needs.
+        """
+        if self.workers == 1 or _limited.get():
+            yield
+            return
+        token = _limited.set(True)
+        try:
+            with _blas().limit(limits=1, user_api="blas"):
+                yield
+        finally:
+            _limited.reset(token)
 
     @cached_property
     def input_roundoff(self) -> float:

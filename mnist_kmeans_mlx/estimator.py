@@ -19,7 +19,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from mnist_kmeans_mlx import device as devices
-from mnist_kmeans_mlx.base import BaseKMeans, center_dtype, checked_weights, from_mlx
+from mnist_kmeans_mlx.base import BaseKMeans, center_dtype, checked_weights, from_mlx, on_threads
 from mnist_kmeans_mlx.engine import sphere
 from mnist_kmeans_mlx.engine.lloyd import Observer, Run, Standing, State, lloyd
 from mnist_kmeans_mlx.engine.points import Float64, Points
@@ -147,6 +147,7 @@ default="k-means++"
         self.device = device
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @on_threads
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Find the clusters of the rows of `X`.
 
@@ -225,7 +226,7 @@ default="k-means++"
                 f"Number of distinct clusters ({distinct}) found smaller than "
                 f"n_clusters ({self.n_clusters}). Possibly due to duplicate points in X.",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         self._set_fitted(best, dtype, device.name)
         return self
@@ -326,7 +327,7 @@ default="k-means++"
             warnings.warn(
                 "algorithm='elkan' doesn't make sense for a single cluster. Using 'lloyd' instead.",
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
             return "lloyd"
         return self.algorithm

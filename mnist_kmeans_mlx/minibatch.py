@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.sparsefuncs import mean_variance_axis
 
 from mnist_kmeans_mlx import device as devices
-from mnist_kmeans_mlx.base import BaseKMeans, center_dtype, checked_weights
+from mnist_kmeans_mlx.base import BaseKMeans, center_dtype, checked_weights, on_threads
 from mnist_kmeans_mlx.device import Device
 from mnist_kmeans_mlx.engine import minibatch
 from mnist_kmeans_mlx.engine.assignment import FullAssignment
@@ -142,6 +142,7 @@ default="k-means++"
         self.device = device
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @on_threads
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Find the clusters of the rows of `X` from random batches of them.
 
@@ -216,6 +217,7 @@ default="k-means++"
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @on_threads
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Go on with one batch.
 
@@ -285,7 +287,7 @@ default="k-means++"
                 f"init_size={size} should be larger than n_clusters={self.n_clusters}. Setting it "
                 "to min(3*n_clusters, n_samples)",
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
             size = 3 * self.n_clusters
         self._init_size = min(size, n)

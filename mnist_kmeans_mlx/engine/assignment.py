@@ -12,7 +12,9 @@ from mnist_kmeans_mlx.engine.distances import Codebook, decide
 from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Points
 
 # Bytes of float32 rows that a core works on at once: with their scores they stay in its cache.
-BLOCK = 2 << 20
+BLOCK = 1 << 20
+# With fewer centres than this, comparing a row with its own costs no less than with all.
+FEW = 48
 
 
 class Assignment(Protocol):
@@ -60,7 +62,7 @@ class FullAssignment:
             return part.start + np.flatnonzero(host_view(doubtful))
 
         parts = points.device_parts(codebook.k)
-        doubts = _joined(points.device.map(compare, parts))
+        doubts = np.concatenate(points.device.map(compare, parts))
         labels[doubts] = decide(codebook, doubts)
         self.rechecked += len(doubts)
         return labels
@@ -69,11 +71,12 @@ class FullAssignment:
 class BoundedAssignment:
     """Compare only rows and centres that the triangle inequality leaves open.
 
-    Keeps for each row an upper bound of the distance to its own centre and a lower bound of the
-    distance to every other one (Elkan, *Using the triangle inequality to accelerate k-means*, ICML
-    2003). Bounds are stored relative to the summed drift of the centres, so a step reads them once
-    and writes only those it renews. Rounding is added to upper and taken from lower bounds: they
-    stay bounds.
+    Keeps for each row an upper bound of the distance to its own centre, and lower bounds of the
+    distances to the others: to each (C. Elkan, *Using the triangle inequality to accelerate
+    k-means*, ICML 2003) and to the nearest (G. Hamerly, *Making k-means even faster*, SDM 2010),
+    which spares most rows the look at each. Bounds are stored relative to the summed drift of the
+    centres, so a step writes only those that it renews. Rounding is added to upper and taken from
+    lower bounds: they stay bounds.
 
     Works on the host, in blocks of rows that stay in a core's cache.
     """
@@ -85,9 +88,10 @@ class BoundedAssignment:
         self.compared = 0
         self._labels = np.zeros(points.n, dtype=np.intp)
         self._norms_sq = points.norms_sq.astype(np.float32)
-        self._upper = np.empty(points.n, dtype=np.float32)
-        self._lower = np.empty((k, points.n), dtype=np.float32)
+        self._upper, self._nearest_other = np.empty((2, points.n), dtype=np.float32)
+        self._lower = np.empty((points.n, k), dtype=np.float32)
         self._drift = np.zeros(k)
+        self._largest_drift = 0.0
         self._previous: Float64 | None = None
 
     def __call__(self, codebook: Codebook) -> Index:
@@ -95,79 +99,94 @@ class BoundedAssignment:
         first = self._previous is None
         if self._previous is not None:
             moved = (codebook.centers - self._previous) * points.scale
-            self._drift += np.sqrt(np.square(moved).sum(axis=1)) * (1 + 1e-6)
+            drift = np.sqrt(np.square(moved).sum(axis=1)) * (1 + 1e-6)
+            self._drift += drift
+            self._largest_drift += float(drift.max())
         self._previous = codebook.centers
-        step = _Step(codebook, self._drift.astype(np.float32), points)
-        advance = self._compare_all if first else self._compare_open
-        parts = points.device_parts(self.k)
-        doubts = _joined(points.device.map(lambda part: advance(step, part), parts))
+        step = _Step(codebook, self._drift, self._largest_drift, points)
+
+        def advance(part: slice) -> Index:
+            rows = np.arange(part.start, part.stop)
+            return self._compare(step, rows if first else self._open(step, rows))
+
+        doubts = np.concatenate(points.device.map(advance, points.device_parts(self.k)))
         self._labels[doubts] = decide(codebook, doubts)
         # Bounds of a row in doubt may be those of another centre: compare it again next time.
-        self._lower[:, doubts] = 0
+        self._nearest_other[doubts] = 0
+        self._lower[doubts] = 0
         self.rechecked += len(doubts)
         return self._labels.copy()
 
-    def _compare_all(self, step: _Step, part: slice) -> Index:
-        """Compare rows with all centres; return those in doubt."""
-        blocks = self._blocks(np.arange(part.start, part.stop))
-        return _joined([self._compare(step, rows, self.points.float32(rows)) for rows in blocks])
+    def _open(self, step: _Step, rows: Index) -> Index:
+        """Those rows whose bounds overlap now that the centres moved."""
+        reach = self._upper[rows] + step.drift[self._labels[rows]] + step.slack
+        open_ = self._nearest_other[rows] - step.largest_drift <= reach
+        rows, reach = rows[open_], reach[open_]
+        nearest = np.empty(len(rows), dtype=np.float32)
+        for part in self._blocks(len(rows)):
+            lower = np.take(self._lower, rows[part], axis=0)
+            lower -= step.drift
+            lower.min(axis=1, out=nearest[part])
+        self._nearest_other[rows] = nearest + step.largest_drift
+        open_ = nearest <= reach
+        rows, nearest = rows[open_], nearest[open_]
+        if self.k < FEW:
+            return rows
+        own = self._labels[rows]
+        upper = np.empty(len(rows), dtype=np.float32)
+        for part in self._blocks(len(rows)):
+            block, norms_sq = self.points.float32(rows[part]), self._norms_sq[rows[part]]
+            upper[part] = step.distances_to_own(block, own[part], norms_sq)
+        self._upper[rows] = upper - step.drift[own]
+        return rows[nearest <= upper + step.slack]
 
-    def _compare_open(self, step: _Step, part: slice) -> Index:
-        """Compare rows whose bounds overlap now that the centres moved; return those in doubt."""
-        nearest_other = (self._lower[:, part] - step.drift[:, None]).min(axis=0)
-        own = self._labels[part]
-        reach = self._upper[part] + step.drift[own] + step.slack
-        active = np.flatnonzero(nearest_other <= reach)
-        doubts = []
-        for rows in self._blocks(active):
-            # First only the own centre: with its distance known, few rows stay open.
-            block = self.points.float32(part.start + rows)
-            upper = step.distances_to_own(block, own[rows], self._norms_sq[part][rows])
-            self._upper[part][rows] = upper - step.drift[own[rows]]
-            still = np.flatnonzero(nearest_other[rows] <= upper + step.slack)
-            if len(still):
-                doubts.append(self._compare(step, part.start + rows[still], block[still]))
-        return _joined(doubts)
-
-    def _blocks(self, rows: Index) -> list[Index]:
-        """Rows whose float32 copies and products stay in cache."""
-        size = max(1, BLOCK // (4 * max(self.points.d, self.k)))
-        return [rows[start : start + size] for start in range(0, len(rows), size)]
-
-    def _compare(self, step: _Step, rows: Index, block: Float32) -> Index:
+    def _compare(self, step: _Step, rows: Index) -> Index:
         """Compare rows with all centres and renew their bounds; return those in doubt."""
-        norms_sq = self._norms_sq[rows]
+        norms_sq, label = self._norms_sq[rows], np.empty(len(rows), dtype=np.intp)
         error = step.error(norms_sq)
-        # One centre per row: NumPy reduces along the long axis several times as fast.
-        scores = np.ascontiguousarray((block @ step.factor.T).T)
-        scores += step.constant[:, None]
-        label, best = scores.argmin(axis=0), scores.min(axis=0)
-        doubtful = np.count_nonzero(scores <= best + 2 * error, axis=0) > 1
+        best, second = np.empty((2, len(rows)), dtype=np.float32)
+        for part in self._blocks(len(rows)):
+            scores = self.points.float32(rows[part]) @ step.factor.T
+            scores += step.constant
+            every = np.arange(len(scores))
+            scores.argmin(axis=1, out=label[part])
+            best[part] = scores[every, label[part]]
+            scores[every, label[part]] = np.inf
+            scores.min(axis=1, out=second[part])
+            lower = step.lower(scores, norms_sq[part, None], error[part, None])
+            lower += step.drift
+            self._lower[rows[part]] = lower
         self.compared += len(rows)
+        doubtful = second <= best + 2 * error
         self._labels[rows] = label
         self._upper[rows] = step.upper(best, norms_sq, error) - step.drift[label]
-        lower = step.lower(scores, norms_sq, error)
-        lower += step.drift[:, None]
-        lower[label, np.arange(len(rows))] = np.inf
-        self._lower[:, rows] = lower
+        self._nearest_other[rows] = step.lower(second, norms_sq, error) + step.largest_drift
         return rows[doubtful]
+
+    def _blocks(self, n: int) -> list[slice]:
+        """Slices of `n` rows whose float32 copies and products stay in cache."""
+        size = max(1, BLOCK // (4 * max(self.points.d, self.k)))
+        return [slice(start, start + size) for start in range(0, n, size)]
 
 
 class _Step:
     """The centres of one step, and what turns scores into bounds of distances."""
 
-    def __init__(self, codebook: Codebook, drift: Float32, points: Points) -> None:
+    def __init__(
+        self, codebook: Codebook, drift: Float64, largest_drift: float, points: Points
+    ) -> None:
         self.factor, self.constant = codebook.factor, codebook.constant
-        self.drift = drift
+        self.drift = drift.astype(np.float32)
+        self.largest_drift = np.float32(largest_drift)
         self._slope, self._constant = (np.float32(x) for x in codebook.tolerance)
         self._largest = np.float32(codebook.largest_norm)
         # Bounds and drifts are sums of numbers below this, each rounded a few times.
-        largest = np.sqrt(points.norms_sq.max()) + codebook.largest_norm + drift.max()
+        largest = np.sqrt(points.norms_sq.max()) + codebook.largest_norm + largest_drift
         self.slack = np.float32(16 * FLOAT32_ROUNDOFF * largest)
 
     def distances_to_own(self, rows: Float32, own: Index, norms_sq: Float32) -> Float32:
         """Upper bounds of the distances of rows to one centre each."""
-        scores = np.vecdot(rows, self.factor[own]) + self.constant[own]
+        scores = np.vecdot(rows, np.take(self.factor, own, axis=0)) + self.constant[own]
         return self.upper(scores, norms_sq, self.error(norms_sq))
 
     def error(self, norms_sq: Float32) -> Float32:
@@ -181,11 +200,7 @@ class _Step:
         return np.sqrt(np.maximum(score + (norms_sq + error), 0))
 
     def lower(self, score: Float32, norms_sq: Float32, error: Float32) -> Float32:
-        """Lower bound of a distance."""
-        bound = score + (norms_sq - error)
-        np.maximum(bound, 0, out=bound)
-        return np.sqrt(bound, out=bound)
-
-
-def _joined(parts: list[Index]) -> Index:
-    return np.concatenate(parts) if parts else np.empty(0, dtype=np.intp)
+        """Lower bound of a distance, which takes the place of the score."""
+        score += norms_sq - error
+        np.maximum(score, 0, out=score)
+        return np.sqrt(score, out=score)

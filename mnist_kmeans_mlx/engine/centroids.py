@@ -89,7 +89,9 @@ class Centroids:
     def _sum(self, labels: Index) -> Float64:
         """Sums of all rows by label."""
         points = self.points
-        on_device = points.weights is None and points.exact_sum_rows >= 1024
+        # A GPU multiplies faster than it scatters; the one-hot matrix of a CPU stays sparse.
+        exact = points.weights is None and points.exact_sum_rows >= 1024
+        on_device = exact and points.device.kind != "cpu"
         clusters = mx.arange(self.k)[:, None]
         mx.eval(clusters)
 
