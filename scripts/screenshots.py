@@ -1,9 +1,11 @@
 #!/usr/bin/env python
 """Pictures of a report for the README: docs/report-light.png, report-dark.png and draw.png.
 
-    mnist-kmeans-mlx fit --seed 0 --save digits.safetensors --json > digits.json
-    mnist-kmeans-mlx report digits.safetensors digits.json -o report.html
+    mnist-kmeans-mlx fit -k 20 --n-init 3 --seed 0 --save digits.safetensors --json > digits.json
+    mnist-kmeans-mlx report digits.safetensors digits.json sweep/sweep.json compare/compare.json
     python scripts/screenshots.py report.html
+
+These are the README's own commands; sweep.json and compare.json come from those before them.
 
 Takes Chromium and chromedriver, selenium, and Pillow, which matplotlib brings: pictures have few
 colours, and a palette makes them small.
@@ -40,7 +42,7 @@ def main():
 
 def light(driver):
     web.scheme(driver, "light")
-    web.screen(driver, 1120, 620, scale=SCALE)
+    web.screen(driver, 1120, 540, scale=SCALE)
     web.show(driver, "top", "end")
 
 

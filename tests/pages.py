@@ -67,7 +67,7 @@ def a_comparison(data):
     )  # fmt: skip
     return Comparison(
         data=data, machine={"machine": EVIL}, arms=ARMS, unavailable={},
-        cases=(Case(20, rows, None, None),), settings={"repeat": 3},
+        cases=(Case(20, rows, None, None, ("of this K",)),), settings={"repeat": 3},
         failures=(f"K = 20: {EVIL}",), notes=(EVIL,), quoted=QUOTED,
         started="2026-01-01T00:00:00+00:00", command="mnist-kmeans-mlx compare -k 20",
     ).to_dict()  # fmt: skip

@@ -412,6 +412,7 @@ def test_the_reference_is_asked_unseen_where_it_is_no_arm(compare):
 def test_a_mismatch_of_ours_is_a_failure(compare, changes, words):
     done = compare({"mlx-cpu": changes})
     assert done.rows["mlx-cpu"].verdict == "MISMATCH"
+    assert done.rows["mlx-cpu"].speedup is None, "a wrong answer is not quick"
     assert done.failures.startswith("K = 4, mlx-cpu: ")
     assert words in done.failures
 

@@ -127,6 +127,7 @@ def test_the_numbers_are_those_of_the_fit(page, inputs):
     assert f"K = 20: {EVIL}" in page.text
     assert "cannot run: no GPU" in page.text
     assert "quoted from the notebook" in page.text
+    assert "K = 20: of this K" in page.text
     assert "2 restarts" in page.text
 
 
@@ -327,6 +328,11 @@ def test_a_png_is_one_that_others_read():
     image = np.random.default_rng(0).random((5, 7))
     pixels = read(io.BytesIO(base64.b64decode(png(image).partition(",")[2])))
     np.testing.assert_allclose(pixels[..., 3], image, atol=0.003)
+
+
+def test_a_number_keeps_its_percent_sign(page):
+    assert "�" not in page.text
+    assert any("\N{NO-BREAK SPACE}% of the variance" in words for words in page.words)
 
 
 def test_attributes_are_escaped():

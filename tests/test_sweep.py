@@ -22,7 +22,8 @@ from mnist_kmeans_mlx.cli import main
 from mnist_kmeans_mlx.experiment import ExperimentError
 from mnist_kmeans_mlx.experiment import sweep as module
 from mnist_kmeans_mlx.experiment.sweep import MEASURES, elbow, sweep
-from mnist_kmeans_mlx.report.curves import FigureError, draw_curves
+from mnist_kmeans_mlx.report.canvas import FigureError
+from mnist_kmeans_mlx.report.curves import draw_curves
 from mnist_kmeans_mlx.report.sweep_table import sweep_csv, sweep_markdown, sweep_view
 
 

@@ -298,8 +298,9 @@ def _fastest(rows: Iterable[Row], wanted: Callable[[Row], bool]) -> Row | None:
 
 
 def _ratio(base: Row | None, row: Row) -> Spread | None:
-    """How many times as long the base took, round by round."""
-    if base is None or base.warm is None or row.warm is None or row.verdict == "failed":
+    """How many times as long the base took, round by round; a wrong answer is not quick."""
+    wrong = row.verdict in ("MISMATCH", "failed")
+    if base is None or base.warm is None or row.warm is None or wrong:
         return None
     pairs = zip(base.warm.values, row.warm.values, strict=True)
     return spread(theirs / its for theirs, its in pairs)

@@ -71,7 +71,8 @@ class Row:
     stages : dict of str to float
         Median seconds of those of `STAGES` that could be told apart, in warm fits.
     speedup : Spread or None
-        How many times as long the fastest arm of scikit-learn took, round by round.
+        How many times as long the fastest arm of scikit-learn took, round by round; None where
+        the answer is wrong.
     speedup_same : Spread or None
         The same against the fastest whose answer is that of the reference.
     n_iter : int or None

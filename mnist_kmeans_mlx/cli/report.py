@@ -55,7 +55,7 @@ def report(
     speech.check_folder(figures)
     with speech.notes(quiet=quiet):
         # Before what takes seconds.
-        from mnist_kmeans_mlx.report.curves import check_figure
+        from mnist_kmeans_mlx.report.canvas import check_figure
 
         if figures is not None:
             check_figure()

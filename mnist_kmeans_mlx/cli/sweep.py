@@ -23,7 +23,7 @@ __all__ = ["sweep"]
 
 
 def _figure(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    from mnist_kmeans_mlx.report.curves import FORMATS
+    from mnist_kmeans_mlx.report.canvas import FORMATS
 
     if value is not None and not value.lower().endswith(FORMATS):
         raise click.BadParameter(f"the name must end in {', '.join(FORMATS)}")
@@ -119,10 +119,10 @@ def sweep(
     with output.notes(quiet=quiet):
         from mnist_kmeans_mlx.experiment.cells import cells_path
         from mnist_kmeans_mlx.experiment.sweep import sweep as fit_all
-        from mnist_kmeans_mlx.report import curves
+        from mnist_kmeans_mlx.report.canvas import check_figure
 
         if figure is not None:
-            curves.check_figure()
+            check_figure()
         path = str(cells_path()) if cells is None else cells
         try:
             with output.progress({}, quiet=quiet) as observe:
@@ -147,7 +147,9 @@ def sweep(
     if found.kept:
         output.note(f"{found.kept} of {len(found.cells)} fits were in {path}", quiet=quiet)
     if figure is not None:
-        curves.draw_curves(found.to_dict(), figure)
+        from mnist_kmeans_mlx.report.curves import draw_curves
+
+        draw_curves(found.to_dict(), figure)
         output.note(f"Saved {figure}", quiet=quiet)
     _write(found, save, quiet)
     _show(found, json=json, markdown=markdown, csv=csv)

@@ -83,6 +83,7 @@ _COMPARE: dict[str, Any] = {
     "cases": [
         {
             "n_clusters": int,
+            "notes?": [str],
             "rows": [
                 {
                     "arm": str,

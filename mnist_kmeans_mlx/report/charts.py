@@ -11,7 +11,7 @@ from mnist_kmeans_mlx.report.material import Material
 from mnist_kmeans_mlx.report.parts import percent, seconds, short
 from mnist_kmeans_mlx.report.svg import Axis, Series, chart, ticks
 
-__all__ = ["against_k", "against_k_lead", "convergence", "curves", "head"]
+__all__ = ["against_k", "against_k_lead", "axis_of_k", "convergence", "curves", "head"]
 
 Values = Mapping[str, Any]
 
@@ -35,7 +35,8 @@ _WRITE: dict[str, Callable[[float], str]] = {
 _CHARTS = (
     ("Accuracy", "share of images recognised, %", ("test_accuracy", "train_accuracy")),
     ("SSE", "sum of squared distances", ("inertia",)),
-    ("Agreement and shape", "score, no unit", ("nmi", "silhouette")),
+    ("NMI", "normalised mutual information, 0 to 1", ("nmi",)),
+    ("Silhouette", "mean of sampled rows, −1 to 1", ("silhouette",)),
     ("Time", "seconds per fit", ("seconds",)),
 )
 
@@ -94,7 +95,7 @@ def against_k(material: Material) -> Markup | None:
     for sweep in curves(material):
         curve = sorted(sweep["curve"], key=lambda point: point["n_clusters"])
         drawn = [_against_k(curve, sweep.get("elbow"), *one) for one in _CHARTS]
-        parts.append(tag("div", [one for one in drawn if one is not None], class_="pair"))
+        parts.append(tag("div", [one for one in drawn if one is not None], class_="pair first"))
         parts.append(_table(curve))
     return join(parts) if parts else None
 
@@ -125,10 +126,11 @@ def _against_k(
     if title == "SSE" and elbow:
         marked = [(float(elbow["n_clusters"]), f"K = {elbow['n_clusters']}")]
     counts = [float(point["n_clusters"]) for point in curve]
-    return chart(title, _axis_of_k(counts), y, series, marked)
+    return chart(title, axis_of_k(counts), y, series, marked)
 
 
-def _axis_of_k(counts: Sequence[float]) -> Axis:
+def axis_of_k(counts: Sequence[float]) -> Axis:
+    """Axis with ticks at the numbers of clusters that were tried; logarithmic if they go far."""
     low, high = min(counts), max(counts)
     if low == high or low <= 0:
         low, high = low - 1, high + 1
@@ -168,7 +170,7 @@ def convergence(material: Material) -> Markup | None:
         low, high = head(history)
         at = ticks(low, high, 4)
         x = Axis("iteration", 1, longest, _whole(longest), log=longest > 20)
-        y = Axis("SSE", at[0], at[-1], at, short)
+        y = Axis("SSE, sum of squared distances", at[0], at[-1], at, short)
         best = min(range(len(history)), key=lambda i: history[i][-1])
         series = [
             Series(

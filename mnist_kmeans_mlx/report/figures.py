@@ -1,8 +1,4 @@
-"""The report's pictures as PNG and SVG files, drawn by matplotlib without a display.
-
-Figures are made without ``pyplot``: no window, no state that outlives a call. What differs in
-colour differs in lightness, hatch, dash or marker too, so that it survives a printer.
-"""
+"""The report's pictures as PNG and SVG files."""
 
 from __future__ import annotations
 
@@ -14,10 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mnist_kmeans_mlx.experiment.portrait import Portrait
-from mnist_kmeans_mlx.persistence.files import write_atomically
+from mnist_kmeans_mlx.report.canvas import (
+    DARK,
+    GREY,
+    LIGHT,
+    check_figure,
+    plain,
+    prefixed,
+    save,
+    settings,
+    subplots,
+)
 from mnist_kmeans_mlx.report.charts import curves, head
 from mnist_kmeans_mlx.report.clusters import images_of, in_order
-from mnist_kmeans_mlx.report.curves import check_figure, draw_curves
+from mnist_kmeans_mlx.report.curves import against_k
 from mnist_kmeans_mlx.report.material import Material
 
 if TYPE_CHECKING:
@@ -25,22 +31,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["save_figures"]
-
-# Of Okabe and Ito: far apart in lightness too.
-DARK, LIGHT, GREY = "#0072B2", "#E69F00", "#8a857a"
-# matplotlib's defaults, but for these; what a user has set in matplotlibrc is not asked.
-SETTINGS: dict[str, Any] = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "legend.frameon": False,
-    "figure.dpi": 160,
-    "savefig.dpi": 160,
-    "svg.hashsalt": "mnist-kmeans-mlx",  # the same figure is the same file
-    "svg.fonttype": "none",
-}
 
 
 def save_figures(material: Material, folder: str | os.PathLike[str]) -> list[Path]:
@@ -67,27 +57,14 @@ def save_figures(material: Material, folder: str | os.PathLike[str]) -> list[Pat
     check_figure()
     folder, written = Path(folder), []
     folder.mkdir(parents=True, exist_ok=True)
-    with _settings():
+    with settings():
         figures = list(_figures(material))
     for name, figure in figures:
-        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-            path = folder / f"{name}.{kind}"
-            with _settings(), write_atomically(path) as file:
-                figure.savefig(file, format=kind, metadata=metadata, bbox_inches="tight")
-            written.append(path)
-    for i, sweep in enumerate(curves(material)):
         for kind in ("png", "svg"):
-            path = folder / f"{_numbered('against-k', i)}.{kind}"
-            draw_curves(sweep, path)
+            path = folder / f"{name}.{kind}"
+            save(figure, path)
             written.append(path)
     return written
-
-
-def _settings() -> Any:
-    import matplotlib
-
-    settings: Any = {**matplotlib.rcParamsDefault, "backend": "agg", **SETTINGS}
-    return matplotlib.rc_context(settings)
 
 
 def _figures(material: Material) -> Iterator[tuple[str, Figure]]:
@@ -103,6 +80,8 @@ def _figures(material: Material) -> Iterator[tuple[str, Figure]]:
         if len(score["classes"]) <= 20:
             yield "confusion", _confusion(score, words)
         yield "accuracy-per-digit", _per_digit(material)
+    for i, sweep in enumerate(curves(material)):
+        yield _numbered("against-k", i), against_k(sweep)
     noted = [fit for fit in material.fits if any(fit.get("history") or ())]
     for i, fit in enumerate(noted):
         yield _numbered("convergence", i), _convergence(fit)
@@ -114,24 +93,14 @@ def _numbered(name: str, i: int) -> str:
     return f"{name}-{i + 1}" if i else name
 
 
-def _subplots(rows: int, columns: int, width: float, height: float) -> tuple[Figure, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False)
-
-
-def _plain(text: Any) -> str:
-    """Text that is not taken for mathematics."""
-    return str(text).replace("$", r"\$")
-
-
 def _centroids(portrait: Portrait) -> Figure:
     images, faces = images_of(portrait), in_order(portrait.faces)
     assert images is not None
-    columns = max(1, min(10, round((len(faces) * 1.6) ** 0.5)))
+    # Near this many columns, the number that leaves the fewest places empty.
+    usual = max(1, min(10, round((len(faces) * 1.6) ** 0.5)))
+    columns = min(range(usual, max(1, usual - 2) - 1, -1), key=lambda n: -len(faces) % n)
     rows = -(-len(faces) // columns)
-    figure, axes = _subplots(rows, columns, 1.0 * columns, 1.25 * rows)
+    figure, axes = subplots(rows, columns, 1.0 * columns, 1.25 * rows)
     for axis in axes.flat:
         axis.set_axis_off()
     for face, axis in zip(faces, axes.flat, strict=False):
@@ -148,7 +117,7 @@ def _map(portrait: Portrait) -> Figure:
     assert chart is not None
     unit = 1 if portrait.metric == "cosine" else portrait.unit
     rows_at, centers_at = chart.rows / unit, chart.centers / unit
-    figure, axes = _subplots(1, 1, 7.5, 6)
+    figure, axes = subplots(1, 1, 7.5, 6)
     axis = axes[0, 0]
     if chart.labels is None:
         axis.scatter(*rows_at.T, s=6, color=GREY, linewidths=0)
@@ -203,7 +172,7 @@ def _confusion(score: Any, words: str) -> Figure:
     shares = 100 * counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     classes = [str(label) for label in score["classes"]]
     size = 1.5 + 0.42 * len(classes)
-    figure, axes = _subplots(1, 1, size + 0.8, size)
+    figure, axes = subplots(1, 1, size + 0.8, size)
     axis = axes[0, 0]
     image = axis.imshow(shares, cmap="Greys", vmin=0, vmax=100)
     for (row, column), share in np.ndenumerate(shares):
@@ -223,7 +192,7 @@ def _per_digit(material: Material) -> Figure:
     found = [(part, material.scores(part)) for part in ("train", "test")]
     shown = [(part, score["per_class_accuracy"]) for part, score in found if score]
     labels = list(dict.fromkeys(str(label) for _, score in shown for label in score))
-    figure, axes = _subplots(1, 1, max(4.5, 0.62 * len(labels) + 1), 3.4)
+    figure, axes = subplots(1, 1, max(4.5, 0.62 * len(labels) + 1), 3.4)
     axis, width = axes[0, 0], 0.8 / len(shown)
     for i, (part, score) in enumerate(shown):
         heights = {str(label): 100 * share for label, share in score.items()}
@@ -242,7 +211,7 @@ def _convergence(fit: Any) -> Figure:
     history = [run for run in fit["history"] if run]
     best = min(range(len(history)), key=lambda i: history[i][-1])
     others = [run for i, run in enumerate(history) if i != best]
-    figure, axes = _subplots(1, 1, 6, 3.6)
+    figure, axes = subplots(1, 1, 6, 3.6)
     axis = axes[0, 0]
     for i, run in enumerate(others):
         words = "other restarts" if i == 0 else None
@@ -256,34 +225,38 @@ def _convergence(fit: Any) -> Figure:
     )  # fmt: skip
     axis.set_xscale("log" if max(map(len, history)) > 20 else "linear")
     axis.xaxis.set_major_formatter("{x:g}")
+    prefixed(axis.yaxis)
     axis.legend()
     return figure
 
 
 def _timings(values: Any) -> Figure:
     cases = values["cases"]
-    shown = [case["rows"] for case in cases]
-    height = 0.8 + 0.5 * max(map(len, shown), default=1)
-    figure, axes = _subplots(len(cases), 1, 7, height * len(cases))
-    for case, rows, axis in zip(cases, shown, axes.flat, strict=True):
-        places = np.arange(len(rows))[::-1]
-        for key, shift, width, style in (
-            ("warm", 0.18, 0.36, {"color": DARK}),
-            ("cold", -0.18, 0.36, {"color": LIGHT, "hatch": "///", "edgecolor": "white"}),
+    most = max(len(case["rows"]) for case in cases)
+    figure, axes = subplots(len(cases), 1, 7, (0.9 + 0.5 * most) * len(cases))
+    for case, axis in zip(cases, axes.flat, strict=True):
+        rows = case["rows"]
+        places = range(len(rows))[::-1]
+        for key, shift, style in (
+            ("warm", 0.18, {"color": DARK}),
+            ("cold", -0.18, {"color": LIGHT, "hatch": "///", "edgecolor": "white"}),
         ):
             known = [(place, row[key]) for place, row in zip(places, rows, strict=True) if row[key]]
             if not known:
                 continue
-            middle = np.array([one["median"] for _, one in known])
-            reach = np.array([[o["median"] - o["low"], o["high"] - o["median"]] for _, o in known])
-            axis.barh(
-                [place + shift for place, _ in known], middle, width, label=key,
-                xerr=reach.T, error_kw={"capsize": 2, "lw": 1}, **style,
-            )  # fmt: skip
+            at, middle = [place + shift for place, _ in known], [one["median"] for _, one in known]
+            axis.barh(at, middle, 0.36, label=key, **style)
+            ranges = [(one["low"], one["high"]) for _, one in known]
+            reach = np.abs(np.transpose(ranges) - middle)
+            if reach.any():
+                axis.errorbar(middle, at, xerr=reach, fmt="none", color="black", capsize=2, lw=1)
         for place, row in zip(places, rows, strict=True):
             if not row["warm"] and not row["cold"]:
-                axis.text(0, place, f"  {_plain(row['verdict'])}", va="center", color="0.35")
-        axis.set_yticks(places, [_plain(row["arm"]) for row in rows])
+                said = f"{row['verdict']}: {row['reason']}" if row["reason"] else row["verdict"]
+                axis.text(0, place, f"  {plain(said)}", va="center", color="0.35")
+        axis.set_yticks(places, [plain(row["arm"]) for row in rows])
+        axis.set_ylim(-0.6, len(rows) - 0.4)
         axis.set(title=f"K = {case['n_clusters']}", xlabel="seconds per fit (median and range)")
-        axis.legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
+        if axis.patches:
+            axis.legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
     return figure

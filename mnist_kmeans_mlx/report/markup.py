@@ -80,8 +80,9 @@ def _text(value: Any) -> str:
         return f"{value:.6g}"
     # Control characters are not allowed in HTML, nor is half of a surrogate pair in UTF-8.
     return "".join(
-        char if char.isprintable() or char in "\n\t" else "�" for char in str(value)
-    )  # fmt: skip
+        char if char.isprintable() or char in "\n\t\N{NO-BREAK SPACE}" else "�"
+        for char in str(value)
+    )
 
 
 def picture(image: Array, alt: str, **attributes: Any) -> Markup:

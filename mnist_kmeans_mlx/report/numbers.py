@@ -137,11 +137,12 @@ def _per_class(test: Values | None, train: Values | None) -> Markup:
 
 def timings(material: Material) -> Markup | None:
     """Seconds of every arm of each comparison."""
-    parts = [_comparison(values) for values in material.comparisons]
+    parts = [_comparison(values, material.environment) for values in material.comparisons]
     return join(parts) if parts else None
 
 
-def _comparison(values: Values) -> Markup:
+def _comparison(values: Values, environment: Values) -> Markup:
+    machine = values["machine"]
     quoted = values.get("quoted") or ()
     longest = max(
         [
@@ -166,9 +167,18 @@ def _comparison(values: Values) -> Markup:
         tag("ul", failures, class_="failures") if failures else None,
         tag("div", tables, class_="pair"),
         tag("p", speed, class_="note under"),
-        tag("details", tag("summary", "How this was measured"),
-            tag("ul", (tag("li", note) for note in values.get("notes") or ()))),
+        tag("details", tag("summary", "How and where this was measured"),
+            tag("ul", (tag("li", note) for note in _notes(values)), class_="said"),
+            _facts("Machine", _readable(machine)) if machine != environment else None),
     )  # fmt: skip
+
+
+def _notes(values: Values) -> list[str]:
+    """What one must know to read the timings."""
+    cases = [
+        f"K = {c['n_clusters']}: {note}" for c in values["cases"] for note in c.get("notes", ())
+    ]
+    return [*cases, *values.get("notes", ())]
 
 
 def _case(case: Values, longest: float, quoted: Sequence[Values]) -> Markup:
@@ -238,8 +248,10 @@ def about(material: Material) -> Markup:
 def _readable(environment: Values) -> dict[str, Any]:
     shown = {}
     for key, value in environment.items():
-        if isinstance(value, Mapping | list):
+        if isinstance(value, Mapping):
             continue
+        if isinstance(value, list):
+            value = "; ".join(map(str, value))
         if key.endswith("_bytes") and isinstance(value, int | float):
             key, value = key.removesuffix("_bytes"), f"{value / 2**30:.1f} GiB"
         shown[key.replace("_", " ")] = value
