@@ -48,6 +48,14 @@ def mnist():
     return load_mnist()
 
 
+@pytest.fixture(scope="session")
+def walked(tmp_path_factory, device):
+    """All that the README's commands leave behind; they take a minute or two, once."""
+    from guide import walk
+
+    return walk(tmp_path_factory.mktemp("readme"), device)
+
+
 @pytest.fixture
 def full_disk():
     """Context in which files cannot grow beyond so many bytes.

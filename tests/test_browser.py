@@ -58,6 +58,15 @@ def page(driver, folder):
     return fresh(driver, folder / "page.html")
 
 
+@pytest.fixture
+def whole_page(driver, request):
+    """The page that the README leads to: of fit, compare, sweep and report, one after the other.
+
+    Asked for only now, because it takes long, and there may be no browser.
+    """
+    return fresh(driver, request.getfixturevalue("walked").folder / "report.html")
+
+
 def fresh(driver, path):
     web.screen(driver, 1280, 860)
     web.scheme(driver, "light")
@@ -109,20 +118,33 @@ def answers(driver):
 
 @pytest.mark.parametrize("digit", [0, 1, 2, 3, 4, 7])
 def test_a_drawing_gets_the_answer_of_predict(page, model, digit):
-    web.draw(page, *web.DIGITS[digit])
-    pixels = pixels_of(page)
+    draw_and_compare(page, model, digit)
+
+
+def test_five_digits_drawn_on_the_readmes_page(whole_page, request):
+    model = load_model(request.getfixturevalue("walked").folder / "digits.safetensors")
+    found = [draw_and_compare(whole_page, model, digit) for digit in (0, 1, 2, 3, 7)]
+    assert found[:4] == ["0", "1", "2", "3"], "a 7 may be taken for a 9: it is only K-means"
+
+
+def draw_and_compare(driver, model, digit):
+    """Draw a digit, hold the page's answer against that of `predict`, and return it."""
+    web.draw(driver, *web.DIGITS[digit])
+    pixels = pixels_of(driver)
     assert pixels.max() == 255
     clusters, labels = experiment.predict(model, pixels.reshape(1, -1))
     distances = model.estimator.transform(pixels.reshape(1, -1))[0] / 255
     order = np.argsort(distances, kind="stable")[:5]
-    found = answers(page)
+    found = answers(driver)
     assert [cluster for cluster, _, _ in found] == order.tolist()
     assert found[0][0] == clusters[0]
-    assert found[0][1] == page.find_element("id", "digit").text == str(labels[0])
+    answer = driver.find_element("id", "digit").text
+    assert found[0][1] == answer == str(labels[0])
     assert [length for _, _, length in found] == pytest.approx(distances[order], abs=0.006)
-    assert f"Cluster {clusters[0]} is nearest" in page.find_element("id", "verdict").text
-    near = page.execute_script("return document.querySelector('details.near').id")
+    assert f"Cluster {clusters[0]} is nearest" in driver.find_element("id", "verdict").text
+    near = driver.execute_script("return document.querySelector('details.near').id")
     assert near == f"cluster-{clusters[0]}"
+    return answer
 
 
 def ask(driver, pixels):
@@ -280,13 +302,29 @@ def test_the_drawing_shows_on_the_map(page, model):
 
 @pytest.mark.parametrize("width", [320, 375, 768, 1280])
 def test_nothing_is_wider_than_the_screen(page, width):
-    web.screen(page, width, 700, scale=2, mobile=width < 500)
-    page.execute_script("document.querySelectorAll('details').forEach((one) => one.open = true)")
-    wide, inner = page.execute_script(
+    check_width(page, width)
+
+
+def test_the_readmes_page_is_whole_and_fits_a_phone(whole_page):
+    sections = whole_page.execute_script(
+        "return [...document.querySelectorAll('section')].map((one) => one.id)"
+    )
+    assert sections == [
+        "top", "draw", "clusters", "scores", "map", "against-k", "convergence", "timings", "about",
+        "again",
+    ]  # fmt: skip
+    check_width(whole_page, 375)
+
+
+def check_width(driver, width):
+    """Open all there is to open, and look for what sticks out."""
+    web.screen(driver, width, 700, scale=2, mobile=width < 500)
+    driver.execute_script("document.querySelectorAll('details').forEach((one) => one.open = true)")
+    wide, inner = driver.execute_script(
         "return [document.documentElement.scrollWidth, window.innerWidth]"
     )
     assert wide <= inner == width
-    stick_out = page.execute_script(
+    stick_out = driver.execute_script(
         "return [...document.querySelectorAll('main *')].filter((one) =>"
         " one.getBoundingClientRect().right > innerWidth + 1 && !one.closest('.scroll, svg'))"
         ".map((one) => one.outerHTML.slice(0, 90))"
