@@ -34,7 +34,7 @@ from mnist_kmeans_mlx import device as devices
 from mnist_kmeans_mlx.engine import pairwise, seeding, sphere
 from mnist_kmeans_mlx.engine.assignment import FullAssignment
 from mnist_kmeans_mlx.engine.distances import Codebook, inertia
-from mnist_kmeans_mlx.engine.points import Float64, Index, Points
+from mnist_kmeans_mlx.engine.points import Float64, Labels, Points
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -180,10 +180,10 @@ class BaseKMeans(
             accept_large_sparse=False,
         )
 
-    def _check_rows(self, X: Any, dense_rows: int) -> None:
+    def _check_rows(self, X: Any, n: int, dense_rows: int) -> None:
         """Refuse fewer rows than clusters, and sparse rows that memory could not hold dense."""
-        if X.shape[0] < self.n_clusters:
-            raise ValueError(f"n_samples={X.shape[0]} should be >= n_clusters={self.n_clusters}.")
+        if n < self.n_clusters:
+            raise ValueError(f"n_samples={n} should be >= n_clusters={self.n_clusters}.")
         memory = devices.resolve(self.device).memory_bytes
         needed = 4 * dense_rows * X.shape[1]
         if issparse(X) and needed > memory // 2:
@@ -242,7 +242,7 @@ class BaseKMeans(
         """Centres to start from; a callable `init` is shown rows that `mean` is taken from."""
         if isinstance(init, str):
             draw = seeding.plus_plus if init == "k-means++" else seeding.random_rows
-            return points.raw(draw(points, n_clusters, random_state))
+            return points.pick(draw(points, n_clusters, random_state))
         if not callable(init):
             centers: Float64 = init
             return centers
@@ -270,7 +270,7 @@ class BaseKMeans(
 
     def _assigned(
         self, X: Any, weights: Float64 | None = None
-    ) -> Iterator[tuple[slice, Points, Index]]:
+    ) -> Iterator[tuple[slice, Points, Labels]]:
         """Nearest centres, block by block."""
         device = devices.resolve(self.device)
         centers = self.cluster_centers_.astype(np.float64)

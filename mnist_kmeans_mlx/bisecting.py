@@ -19,7 +19,7 @@ from mnist_kmeans_mlx.engine.assignment import FullAssignment
 from mnist_kmeans_mlx.engine.centroids import Centroids
 from mnist_kmeans_mlx.engine.distances import Codebook
 from mnist_kmeans_mlx.engine.lloyd import Run, lloyd
-from mnist_kmeans_mlx.engine.points import Index, Points
+from mnist_kmeans_mlx.engine.points import Index, Labels, Points
 from mnist_kmeans_mlx.progress import announce_end, announcer
 
 
@@ -161,7 +161,7 @@ class BisectingKMeans(BaseKMeans):
         """
         device = devices.resolve(self.device)
         X = self._validate_rows(X, reset=True)
-        self._check_rows(X, X.shape[0])
+        self._check_rows(X, X.shape[0], X.shape[0])
         random_state = check_random_state(self.random_state)
         points = Points(X, device, checked_weights(sample_weight, X))
         mean = self._mean_for(self.init, X)
@@ -284,12 +284,12 @@ class _Node:
 
 def _root(points: Points, dtype: Any) -> _Node:
     """All rows and their mean."""
-    labels = np.zeros(points.n, dtype=np.intp)
+    labels = np.zeros(points.n, dtype=np.int32)
     mean = Centroids(points, 1)(labels, np.zeros((1, points.d)))
     return _nodes(points, np.arange(points.n), labels, mean.astype(dtype))[0]
 
 
-def _nodes(points: Points, rows: Index, labels: Index, centers: npt.NDArray[Any]) -> list[_Node]:
+def _nodes(points: Points, rows: Index, labels: Labels, centers: npt.NDArray[Any]) -> list[_Node]:
     """Clusters of `points`, whose places among all rows `rows` tells."""
     costs = points.distances_sq(None, centers.astype(np.float64), labels) / points.scale**2
     if points.weights is not None:

@@ -9,24 +9,31 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 import time
-import warnings
+from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mnist_kmeans_mlx import distributed
 from mnist_kmeans_mlx.base import center_dtype
-from mnist_kmeans_mlx.engine.distances import inertia
+from mnist_kmeans_mlx.distributed import Group
+from mnist_kmeans_mlx.engine.assignment import FullAssignment
+from mnist_kmeans_mlx.engine.distances import Codebook, inertia
 from mnist_kmeans_mlx.engine.lloyd import Run, Standing
 from mnist_kmeans_mlx.engine.points import Points
 from mnist_kmeans_mlx.estimator import KMeans
 from mnist_kmeans_mlx.persistence.files import check_writable, remove_leftovers, write_atomically
-from mnist_kmeans_mlx.persistence.record import Record, checksum, read_record
+from mnist_kmeans_mlx.persistence.record import Record, checksum, read_record, unpack_record
 from mnist_kmeans_mlx.persistence.safetensors import Damage
 
 __all__ = ["Checkpoint", "CheckpointError"]
+
+
+_OTHER = {"data": "other rows or weights", "centers": "other centers to start from"}
 
 
 class CheckpointError(ValueError):
@@ -71,10 +78,9 @@ class Checkpoint:
 
     Notes
     -----
-    The result is the same to the last bit as that of a fit that was never interrupted, except for
-    ``n_rechecked_``: after a stop all rows are compared anew. For rows of fractions it takes the
-    same device and the same number of cores, which decide in which order sums are rounded; for
-    whole numbers, such as pixels, these do not matter.
+    The result is the same to the last bit as that of a fit that was never interrupted, also on
+    another device or with another number of ranks, except for ``n_rechecked_``: after a stop all
+    rows are compared anew. Of several ranks the first reads and writes the file.
 
     Examples
     --------
@@ -99,7 +105,8 @@ class Checkpoint:
         iterations: int = 10,
         seconds: float = 5.0,
     ) -> None:
-        self.path = None if path is None else Path(path)
+        first = distributed.current().rank == 0
+        self.path = None if path is None or not first else Path(path)
         self.iterations = iterations
         self.seconds = seconds
         self.failure: OSError | None = None
@@ -190,19 +197,23 @@ class Checkpoint:
     ) -> Standing:
         """Where the fit is to go on; sets the random state to its position there."""
         self._points, self._random_state, self._dtype = points, random_state, center_dtype(X)
-        # Sums of whole numbers are exact: no matter who adds them up.
-        exact, device = points.integer and points.weights is None, points.device
-        self._place = "anywhere" if exact else f"{device.kind}, {device.workers} threads"
+        self._identity = _identity(estimator, X, points)
         if self.path is not None:
-            self._identity = _identity(estimator, X, points.weights)
             generator = random_state.get_state(legacy=False)["bit_generator"]
             if generator != "MT19937":
                 raise CheckpointError(f"a checkpoint cannot hold the state of a {generator}.")
         standing = Standing()
         if self._found is not None:
             self._check(self._found)
-            standing = self._found.standing
-            random_state.set_state(dict(self._found.generator))
+        found = _shared(self._found, points.group)
+        if found is not None:
+            standing = found.standing
+            random_state.set_state(dict(found.generator))
+        if standing.best is not None:
+            # As exact as they were: what a run ends with are the nearest of its centres.
+            codebook = Codebook(points, standing.best.centers)
+            best = replace(standing.best, labels=FullAssignment(points)(codebook))
+            standing = replace(standing, best=best)
         self._now = self._record(standing)
         return standing
 
@@ -218,19 +229,13 @@ class Checkpoint:
         for key, value in self._identity.items():
             then = found.identity.get(key)
             if then != value:
-                what = "other rows or weights" if key == "data" else f"{key} = {then}, not {value}"
+                what = _OTHER.get(key, f"{key} = {then}, not {value}")
                 raise CheckpointError(f"{self.path} was written by a fit with {what}.")
-        if found.place != self._place:
-            warnings.warn(
-                f"The fit began elsewhere ({found.place}) and goes on here ({self._place}): sums "
-                "of fractions may be rounded differently.",
-                stacklevel=2,
-            )
 
     def _record(self, standing: Standing) -> Record:
         generator = self._random_state.get_state(legacy=False)
         seconds = self.earlier + time.monotonic() - self._began
-        return Record(self._identity, self._place, seconds, generator, standing)
+        return Record(self._identity, seconds, generator, standing)
 
     def _write(self) -> None:
         if self.path is None or self._now is None:
@@ -251,7 +256,9 @@ class Checkpoint:
         """Fit the estimator with what was reached."""
         standing = Standing() if self._now is None else self._now.standing
         run, state = standing.best, standing.state
-        if run is None and state is not None:
+        if self._points.group.size > 1:
+            return  # it takes all ranks to find out
+        if run is None and state is not None and len(state.labels):
             run = Run(
                 labels=state.labels,
                 inertia=inertia(self._points, state.previous, state.labels),
@@ -265,7 +272,19 @@ class Checkpoint:
             estimator._set_fitted(run, self._dtype, self._points.device.name)
 
 
-def _identity(estimator: KMeans, X: Any, weights: Any) -> dict[str, Any]:
+def _shared(found: Record | None, group: Group) -> Record | None:
+    """What the first rank has found, on all."""
+    if group.size == 1:
+        return found
+    packed = b"" if found is None else b"".join(found.pack())
+    sent = group.broadcast(np.frombuffer(packed, np.uint8)).tobytes()
+    with tempfile.TemporaryFile() as file:
+        file.write(sent)
+        file.seek(0)
+        return unpack_record(file) if sent else None
+
+
+def _identity(estimator: KMeans, X: Any, points: Points) -> dict[str, Any]:
     """What two fits share that find the same, as JSON holds it."""
     init, seed = estimator._checked_init(X), estimator.random_state
     given = None if isinstance(init, str) or callable(init) else init
@@ -277,7 +296,8 @@ def _identity(estimator: KMeans, X: Any, weights: Any) -> dict[str, Any]:
         "tol": float(estimator.tol),
         "metric": estimator.metric,
         "random_state": int(seed) if isinstance(seed, Integral) else None,
-        "shape": list(X.shape),
+        "shape": [points.total, points.d],
         "dtype": str(X.dtype),
-        "data": checksum(X, weights, given),
+        "data": points.fingerprint,
+        "centers": None if given is None else checksum(given),
     }

@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from mnist_kmeans_mlx import device as devices
 from mnist_kmeans_mlx.base import BaseKMeans, center_dtype, checked_weights, from_mlx, on_threads
+from mnist_kmeans_mlx.distributed import Group, current
 from mnist_kmeans_mlx.engine import sphere
 from mnist_kmeans_mlx.engine.lloyd import Observer, Run, Standing, State, lloyd
 from mnist_kmeans_mlx.engine.points import Float64, Points
@@ -175,17 +176,17 @@ default="k-means++"
         MemoryError
             If `X` is sparse and the machine cannot hold it dense.
         """
-        device = devices.resolve(self.device)
+        device, group = devices.resolve(self.device), current()
         X = self._validate_rows(X, reset=True)
-        self._check_rows(X, X.shape[0])
+        self._check_rows(X, int(group.sum(X.shape[0])), dense_rows=X.shape[0])
         self._n_init = self._restarts(default=10)
         algorithm = self._checked_algorithm()
-        random_state = check_random_state(self.random_state)
         weights = checked_weights(sample_weight, X)
         init, dtype = self._checked_init(X), center_dtype(X)
+        random_state = self._shared(group, X, init, weights)
         project = sphere.unit_centers if self.metric == "cosine" else None
 
-        points = Points(self._measured(X), device, weights)
+        points = Points(self._measured(X), device, weights, group)
         tol = self.tol * points.mean_variance
         mean = self._mean_for(init, points.rows)
         # For this fit only: a Checkpoint's, and what collects the curve of inertia.
@@ -212,7 +213,7 @@ default="k-means++"
             if self.verbose:
                 announce_end(run, tol)
             if best is None or (
-                run.inertia < best.inertia and not _same_clustering(run.labels, best.labels)
+                run.inertia < best.inertia and not self._same_clustering(run, best, group)
             ):
                 best = run
             at = Standing(at.restart + 1, best)
@@ -220,7 +221,7 @@ default="k-means++"
                 keeper.note(at)
         assert best is not None
 
-        distinct = len(np.unique(best.labels))
+        distinct = len(_used(best.labels, group))
         if distinct < self.n_clusters:
             warnings.warn(
                 f"Number of distinct clusters ({distinct}) found smaller than "
@@ -298,6 +299,39 @@ default="k-means++"
         result.device_ = "cpu"
         return result
 
+    def _shared(
+        self, group: Group, X: Any, init: Any, weights: Float64 | None
+    ) -> np.random.RandomState:
+        """Source of the draws, after all ranks were found to be at the same fit."""
+        random_state = check_random_state(self.random_state)
+        if group.size == 1:
+            return random_state
+        if callable(init):
+            raise ValueError(
+                "a callable init sees the rows of one rank only: give centers, "
+                "'k-means++' or 'random'."
+            )
+        names = set(self.get_params(deep=False)) - {"init", "random_state", "device", "verbose"}
+        shared = {name: repr(getattr(self, name)) for name in sorted(names)}
+        shared |= {
+            "init": init if isinstance(init, str) else init.tolist(),
+            "n_features": X.shape[1],
+            "dtype": str(X.dtype),
+            "sample_weight": "given" if weights is not None else "not given",
+        }
+        group.agree("The fit", shared)
+        name, keys, *rest = random_state.get_state()
+        keys, rest = group.broadcast(keys), group.broadcast(np.array(rest)).tolist()
+        shared_state = np.random.RandomState()
+        shared_state.set_state((name, keys, int(rest[0]), int(rest[1]), rest[2]))
+        return shared_state
+
+    def _same_clustering(self, a: Run, b: Run, group: Group) -> bool:
+        """Whether two labelings agree up to the names of the clusters."""
+        k = self.n_clusters
+        pairs = _used(a.labels.astype(np.int64) * k + b.labels, group)
+        return bool(len(pairs) == len(np.unique(pairs // k)) == len(np.unique(pairs % k)))
+
     def _set_fitted(self, run: Run, dtype: Any, device: str) -> None:
         self.cluster_centers_ = run.centers.astype(dtype)
         self._n_features_out = self.n_clusters
@@ -340,7 +374,6 @@ def _copy_attributes(source: Any, target: Any) -> None:
             setattr(target, name, copy(getattr(source, name)))
 
 
-def _same_clustering(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
-    """Whether two labelings agree up to the names of the clusters."""
-    pairs = np.unique(np.stack([a, b]), axis=1).shape[1]
-    return bool(pairs == len(np.unique(a)) == len(np.unique(b)))
+def _used(labels: npt.NDArray[Any], group: Group) -> npt.NDArray[Any]:
+    """Labels that occur on any rank."""
+    return np.unique(group.gather(np.unique(labels)))

@@ -291,7 +291,7 @@ default="k-means++"
             )
             size = 3 * self.n_clusters
         self._init_size = min(size, n)
-        self._check_rows(X, max(self._init_size, self._batch_size))
+        self._check_rows(X, n, max(self._init_size, self._batch_size))
 
     def _best_start(
         self,

@@ -9,7 +9,7 @@ import numpy as np
 
 from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, host_view
 from mnist_kmeans_mlx.engine.distances import Codebook, decide
-from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Points
+from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels, Points
 
 # Bytes of float32 rows that a core works on at once: with their scores they stay in its cache.
 BLOCK = 1 << 20
@@ -22,21 +22,19 @@ class Assignment(Protocol):
 
     rechecked: int
 
-    def __call__(self, codebook: Codebook) -> Index:
-        """Labels ``(n,)``; of equally near centres the first."""
+    def __call__(self, codebook: Codebook) -> Labels:
+        """Labels ``(n,)``, int32; of equally near centres the first."""
 
 
 def make_assignment(points: Points, k: int, algorithm: str) -> Assignment:
     """E-step for `algorithm` "lloyd", "elkan" or "auto".
 
     Bounds pay where comparing costs more than looking up, and are kept on the host: "auto" takes
-    them on the CPU as long as they fit well into memory.
+    them on the CPU. Those of each row and centre are kept as far as memory goes.
     """
     if k == 1 or algorithm == "lloyd" or points.device.kind != "cpu":
         return FullAssignment(points)
-    if algorithm == "auto" and 4 * points.n * k > points.device.memory_bytes // 4:
-        return FullAssignment(points)
-    return BoundedAssignment(points, k)
+    return BoundedAssignment(points, k, each=4 * points.n * k <= points.spare)
 
 
 class FullAssignment:
@@ -46,9 +44,9 @@ class FullAssignment:
         self.points = points
         self.rechecked = 0
 
-    def __call__(self, codebook: Codebook) -> Index:
+    def __call__(self, codebook: Codebook) -> Labels:
         points = self.points
-        labels = np.empty(points.n, dtype=np.intp)
+        labels = np.empty(points.n, dtype=np.int32)
         slope, constant = codebook.tolerance
         norms = points.norms
 
@@ -79,22 +77,31 @@ class BoundedAssignment:
     lower bounds: they stay bounds.
 
     Works on the host, in blocks of rows that stay in a core's cache.
+
+    Parameters
+    ----------
+    points : Points
+        The rows.
+    k : int
+        Number of centres.
+    each : bool, default=True
+        Whether to keep the bounds to each centre, of which there are ``n * k``.
     """
 
-    def __init__(self, points: Points, k: int) -> None:
+    def __init__(self, points: Points, k: int, each: bool = True) -> None:
         self.points = points
         self.k = k
         self.rechecked = 0
         self.compared = 0
-        self._labels = np.zeros(points.n, dtype=np.intp)
+        self._labels = np.zeros(points.n, dtype=np.int32)
         self._norms_sq = points.norms_sq.astype(np.float32)
         self._upper, self._nearest_other = np.empty((2, points.n), dtype=np.float32)
-        self._lower = np.empty((points.n, k), dtype=np.float32)
+        self._lower = np.empty((points.n, k), dtype=np.float32) if each else None
         self._drift = np.zeros(k)
         self._largest_drift = 0.0
         self._previous: Float64 | None = None
 
-    def __call__(self, codebook: Codebook) -> Index:
+    def __call__(self, codebook: Codebook) -> Labels:
         points = self.points
         first = self._previous is None
         if self._previous is not None:
@@ -113,23 +120,25 @@ class BoundedAssignment:
         self._labels[doubts] = decide(codebook, doubts)
         # Bounds of a row in doubt may be those of another centre: compare it again next time.
         self._nearest_other[doubts] = 0
-        self._lower[doubts] = 0
+        if self._lower is not None:
+            self._lower[doubts] = 0
         self.rechecked += len(doubts)
         return self._labels.copy()
 
     def _open(self, step: _Step, rows: Index) -> Index:
         """Those rows whose bounds overlap now that the centres moved."""
         reach = self._upper[rows] + step.drift[self._labels[rows]] + step.slack
-        open_ = self._nearest_other[rows] - step.largest_drift <= reach
-        rows, reach = rows[open_], reach[open_]
-        nearest = np.empty(len(rows), dtype=np.float32)
-        for part in self._blocks(len(rows)):
-            lower = np.take(self._lower, rows[part], axis=0)
-            lower -= step.drift
-            lower.min(axis=1, out=nearest[part])
-        self._nearest_other[rows] = nearest + step.largest_drift
+        nearest = self._nearest_other[rows] - step.largest_drift
         open_ = nearest <= reach
-        rows, nearest = rows[open_], nearest[open_]
+        rows, reach, nearest = rows[open_], reach[open_], nearest[open_]
+        if self._lower is not None:
+            for part in self._blocks(len(rows)):
+                lower = np.take(self._lower, rows[part], axis=0)
+                lower -= step.drift
+                lower.min(axis=1, out=nearest[part])
+            self._nearest_other[rows] = nearest + step.largest_drift
+            open_ = nearest <= reach
+            rows, nearest = rows[open_], nearest[open_]
         if self.k < FEW:
             return rows
         own = self._labels[rows]
@@ -153,9 +162,10 @@ class BoundedAssignment:
             best[part] = scores[every, label[part]]
             scores[every, label[part]] = np.inf
             scores.min(axis=1, out=second[part])
-            lower = step.lower(scores, norms_sq[part, None], error[part, None])
-            lower += step.drift
-            self._lower[rows[part]] = lower
+            if self._lower is not None:
+                lower = step.lower(scores, norms_sq[part, None], error[part, None])
+                lower += step.drift
+                self._lower[rows[part]] = lower
         self.compared += len(rows)
         doubtful = second <= best + 2 * error
         self._labels[rows] = label

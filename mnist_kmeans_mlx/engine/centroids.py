@@ -10,36 +10,47 @@ import numpy.typing as npt
 from scipy import sparse
 
 from mnist_kmeans_mlx.device import host_view
-from mnist_kmeans_mlx.engine.points import Float64, Index, Points
+from mnist_kmeans_mlx.engine.exact import joined
+from mnist_kmeans_mlx.engine.points import Float64, Index, Labels, Points
 
 
 class Centroids:
     """Means of clusters, kept up to date.
 
-    Sums are those of the moved rows, in float64. From one step to the next only the rows that
-    changed cluster are added and subtracted. Whole numbers are summed on the device, as a product
-    with the one-hot matrix of labels, in parts small enough that float32 is exact: the sums do not
-    depend on the order of summation, so neither on the device.
+    Sums are those of the moved rows. They are exact (see `exact`), so it does not matter who adds
+    what in which order: from one step to the next only the rows that changed cluster are added and
+    subtracted, each rank sums its own, and whole numbers are summed on the device, as a product
+    with the one-hot matrix of labels, in parts small enough that float32 is exact.
+
+    Attributes
+    ----------
+    sums : ndarray of shape (k, d), float64
+        Weighted sums of the rows of each cluster, of all ranks.
+    counts : ndarray of shape (k,), float64
+        Their weights.
     """
 
     def __init__(self, points: Points, k: int) -> None:
         self.points = points
         self.k = k
-        self.sums: Float64 = np.zeros((k, points.d))
-        self.counts: Float64 = np.zeros(k)
-        self._labels: Index | None = None
+        self._labels: Labels | None = None
+        # How to sum rows and weights, and what is summed of this rank's.
+        self._of_rows = points.exact(points.limit, points.integer)
+        self._of_weights = points.exact(1, whole=True)
+        self._sums: Float64 = np.zeros((self._of_rows.width, k, points.d))
+        self._counts: Float64 = np.zeros((self._of_weights.width, k))
 
-    def __call__(self, labels: Index, centers: Float64) -> Float64:
+    def __call__(self, labels: Labels, centers: Float64) -> Float64:
         """Means ``(k, d)`` of the clusters, in the units of the rows.
 
         Parameters
         ----------
-        labels : ndarray of int, shape (n,)
+        labels : ndarray of int32, shape (n,)
             Cluster of each row.
         centers : ndarray of shape (k, d), float64
             Centres that the labels were found with; rows furthest from them fill empty clusters.
         """
-        self._update(labels)
+        self.update(labels)
         sums, counts = self._relocate(labels, centers)
         filled = counts > 0
         # As in scikit-learn, an empty cluster that found no row sits on the largest one.
@@ -50,89 +61,104 @@ class Centroids:
             return (sums + counts * self.points.origin) / counts
         return sums / counts / self.points.scale + self.points.origin
 
-    def _update(self, labels: Index) -> None:
-        if self._labels is not None:
-            changed = np.flatnonzero(labels != self._labels)
-            if 4 * len(changed) < self.points.n:
-                self._move(changed, self._labels[changed], labels[changed])
-                self._labels = labels
-                return
-        self._labels = labels
-        self.counts = np.bincount(labels, weights=self.points.weights, minlength=self.k).astype(
-            np.float64
-        )
-        self.sums = self._sum(labels)
+    def update(self, labels: Labels) -> None:
+        """Sum by these labels."""
+        before, self._labels = self._labels, labels
+        changed = None if before is None else np.flatnonzero(labels != before)
+        if before is None or changed is None or 4 * len(changed) >= self.points.n:
+            self._sum_all(labels)
+        else:
+            self._move(changed, before[changed], labels[changed])
+        self.sums = joined(self.points.group.sum(self._sums))
+        self.counts = joined(self.points.group.sum(self._counts))
 
-    def _move(self, rows: Index, before: Index, after: Index) -> None:
-        """Take rows out of one cluster each and put them into another."""
-        for part in self.points.device_parts(max(self.k, self.points.d), len(rows)):
-            moved = self.points.summable(rows[part])
-            weights = self._weights(rows[part], moved.dtype)
-            change = self._one_hot(after[part], weights) - self._one_hot(before[part], weights)
-            self.sums += change @ moved
-        weights = self._weights(rows)
-        self.counts += np.bincount(after, weights=weights, minlength=self.k)
-        self.counts -= np.bincount(before, weights=weights, minlength=self.k)
-
-    def _weights(self, index: Index | slice, dtype: Any = np.float64) -> npt.NDArray[Any]:
-        """Weights of rows; if all are one, in a dtype that keeps whole numbers narrow."""
-        if self.points.weights is not None:
-            return self.points.weights[index]
-        size = index.stop - index.start if isinstance(index, slice) else len(index)
-        return np.ones(size, dtype=dtype)
-
-    def _one_hot(self, labels: Index, weights: npt.NDArray[Any]) -> sparse.csr_matrix:
-        """Matrix ``(k, m)`` that sums rows by label."""
-        m = len(labels)
-        return sparse.csc_matrix((weights, labels, np.arange(m + 1)), shape=(self.k, m)).tocsr()
-
-    def _sum(self, labels: Index) -> Float64:
-        """Sums of all rows by label."""
+    def _sum_all(self, labels: Labels) -> None:
         points = self.points
+        self._sums[:] = 0
         # A GPU multiplies faster than it scatters; the one-hot matrix of a CPU stays sparse.
         exact = points.weights is None and points.exact_sum_rows >= 1024
         on_device = exact and points.device.kind != "cpu"
-        clusters = mx.arange(self.k)[:, None]
-        mx.eval(clusters)
-
-        def sum_part(part: slice) -> Float64:
-            if not on_device:
-                return self._one_hot(labels[part], self._weights(part)) @ points.summable(part)
-            own = mx.array(labels[part].astype(np.int32)) == clusters
-            product = points.device.matmul(own.astype(mx.float32), points.block(part))
-            return host_view(product).astype(np.float64)
-
-        sums = np.zeros((self.k, points.d))
-        parts = points.device_parts(
-            max(self.k, points.d), most=points.exact_sum_rows if on_device else None
-        )
+        sum_part = self._sum_on_device if on_device else self._sum_rows
+        most = points.exact_sum_rows if on_device else None
+        parts = points.device_parts(max(self.k, points.d), most=most)
+        workers = points.device.workers
         # A few at a time: the sums of many parts would not fit into memory.
-        for start in range(0, len(parts), points.device.workers):
-            for partial in points.device.map(
-                sum_part, parts[start : start + points.device.workers]
-            ):
-                sums += partial
+        for start in range(0, len(parts), workers):
+            some = parts[start : start + workers]
+            for sums in points.device.map(lambda part: sum_part(part, labels[part]), some):
+                self._sums += sums
+        self._counts = self._count(slice(None), labels)
+
+    def _move(self, rows: Index, before: Labels, after: Labels) -> None:
+        """Take rows out of one cluster each and put them into another."""
+
+        def change(part: slice) -> Float64:
+            return self._sum_rows(rows[part], after[part], before[part])
+
+        for part in self.points.device_parts(max(self.k, self.points.d), len(rows)):
+            self._sums += change(part)
+        self._counts += self._count(rows, after) - self._count(rows, before)
+
+    def _sum_rows(
+        self, index: Index | slice, labels: Labels, less: Labels | None = None
+    ) -> Float64:
+        """Parts of the sums of rows by label, less those of the same rows by other labels."""
+        points = self.points
+        if self._of_rows.width == 1 and points.weights is None:
+            moved = points.summable(index)
+            parts, weights = moved[None], np.ones(len(labels), dtype=moved.dtype)
+        else:
+            moved, weights = points.moved(index), np.ones(len(labels))
+            if points.weights is not None:
+                moved *= points.weights[index, None]
+            parts = self._of_rows.split(moved)
+        one_hot = self._one_hot(labels, weights)
+        if less is not None:
+            one_hot = one_hot - self._one_hot(less, weights)
+        sums: Float64 = np.stack([one_hot @ part for part in parts])
         return sums
 
-    def _relocate(self, labels: Index, centers: Float64) -> tuple[Float64, Float64]:
+    def _sum_on_device(self, part: slice, labels: Labels) -> Float64:
+        points = self.points
+        own = mx.array(labels) == mx.arange(self.k)[:, None]
+        product = points.device.matmul(own.astype(mx.float32), points.block(part))
+        return host_view(product).astype(np.float64)[None]
+
+    def _one_hot(self, labels: Labels, values: npt.NDArray[Any]) -> sparse.csr_matrix:
+        """Matrix ``(k, m)`` that sums rows by label."""
+        m = len(labels)
+        return sparse.csc_matrix((values, labels, np.arange(m + 1)), shape=(self.k, m)).tocsr()
+
+    def _count(self, index: Index | slice, labels: Labels) -> Float64:
+        """Parts of the weights of rows by label."""
+        if self.points.weights is None:
+            return np.bincount(labels, minlength=self.k)[None].astype(np.float64)
+        parts = self._of_weights.split(self.points.weights[index])
+        return np.stack([np.bincount(labels, part, self.k) for part in parts])
+
+    def _relocate(self, labels: Labels, centers: Float64) -> tuple[Float64, Float64]:
         """Give each empty cluster the row that is furthest from its centre.
 
         The rule and its order are scikit-learn's.
         """
+        points = self.points
         empty = np.flatnonzero(self.counts == 0)
         if len(empty) == 0:
             return self.sums, self.counts
-        distances = self.points.distances_sq(None, centers, labels)
+        distances = points.group.gather(points.distances_sq(None, centers, labels))
         if distances.max() == 0:
             return self.sums, self.counts
         sums, counts = self.sums.copy(), self.counts.copy()
         furthest = np.argpartition(distances, -len(empty))[: -len(empty) - 1 : -1]
-        weights = self._weights(furthest)
-        for cluster, row, weight in zip(empty, furthest, weights, strict=True):
-            moved = self.points.moved(np.array([row]))[0] * weight
-            sums[labels[row]] -= moved
-            sums[cluster] = moved
-            counts[labels[row]] -= weight
+        weights = np.ones(len(empty))
+        if points.weights is not None:
+            weights = points.pick(furthest, points.weights)
+        moved = points.move(points.pick(furthest)) * weights[:, None]
+        owners = points.pick(furthest, labels)
+        for cluster, row, owner, weight in zip(empty, moved, owners, weights, strict=True):
+            sums[owner] -= row
+            sums[cluster] = row
+            counts[owner] -= weight
             counts[cluster] = weight
         return sums, counts
 
@@ -158,8 +184,7 @@ def inertia_of_sums(points: Points, centers: Float64, sums: Float64, counts: Flo
     float
         In the units of the rows squared.
     """
-    weights = 1.0 if points.weights is None else points.weights
     moved = points.move(centers)
-    total = (points.norms_sq * weights).sum() - 2 * np.vdot(moved, sums)
+    total = points.sum(points.norms_sq) - 2 * np.vdot(moved, sums)
     total += counts @ np.square(moved).sum(axis=1)
     return max(0.0, float(total)) / points.scale**2

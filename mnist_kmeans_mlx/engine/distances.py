@@ -14,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 
 from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, host_view
-from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Points
+from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels, Points
 from mnist_kmeans_mlx.engine.sketch import Sketch
 
 
@@ -117,7 +117,7 @@ class SketchedCodebook:
         return host_view(device.matmul(self.sketch.array[part], self._on_device))
 
 
-def decide(codebook: Codebook, index: Index) -> Index:
+def decide(codebook: Codebook, index: Index) -> Labels:
     """Nearest centres, in float64, of rows that float32 leaves in doubt.
 
     Parameters
@@ -129,12 +129,12 @@ def decide(codebook: Codebook, index: Index) -> Index:
 
     Returns
     -------
-    ndarray of int, shape (m,)
+    ndarray of int32, shape (m,)
         The nearest centre of each row; of equally near ones the first.
     """
     points = codebook.points
     slope, constant = codebook.tolerance
-    labels = np.empty(len(index), dtype=np.intp)
+    labels = np.empty(len(index), dtype=np.int32)
     for part in points.device_parts(max(codebook.k, points.d), len(index)):
         rows = index[part]
         scores = points.float32(rows) @ codebook.factor.T + codebook.constant
@@ -147,8 +147,6 @@ def decide(codebook: Codebook, index: Index) -> Index:
     return labels
 
 
-def inertia(points: Points, centers: Float64, labels: Index) -> float:
+def inertia(points: Points, centers: Float64, labels: Labels) -> float:
     """Weighted sum of squared distances, in float64 and in the units of the rows."""
-    distances = points.distances_sq(None, centers, labels)
-    weighted = distances if points.weights is None else distances * points.weights
-    return float(weighted.sum() / points.scale**2)
+    return points.sum(points.distances_sq(None, centers, labels)) / points.scale**2

@@ -11,7 +11,7 @@ import numpy as np
 from mnist_kmeans_mlx.engine.assignment import make_assignment
 from mnist_kmeans_mlx.engine.centroids import Centroids
 from mnist_kmeans_mlx.engine.distances import Codebook, inertia
-from mnist_kmeans_mlx.engine.points import Float64, Index, Points
+from mnist_kmeans_mlx.engine.points import Float64, Labels, Points
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class Run:
 
     Attributes
     ----------
-    labels : ndarray of int, shape (n,)
+    labels : ndarray of shape (n,), int32
+        Of this rank's rows.
     inertia : float
         Weighted sum of squared distances of the rows to their centres.
     centers : ndarray of shape (k, d), float64
@@ -33,7 +34,7 @@ class Run:
         Rows that float64 decided, over all E-steps.
     """
 
-    labels: Index
+    labels: Labels
     inertia: float
     centers: Float64
     n_iter: int
@@ -50,24 +51,22 @@ class State:
     ----------
     n_iter : int
         Iterations done.
-    labels : ndarray of int, shape (n,)
-        Clusters that the last one found.
-    previous, centers : ndarray of shape (k, d), float64
-        The centres that it found them with, and where it moved these.
+    labels : ndarray of shape (n,), int32
     sums : ndarray of shape (k, d), float64
     counts : ndarray of shape (k,), float64
-        Of `Centroids`, which keeps them up to date: sums of fractions made anew would be rounded
-        differently.
+        What the last one found. To go on it takes none of these: they are exact, and found again.
+    previous, centers : ndarray of shape (k, d), float64
+        The centres that the last one found labels with, and where it moved these.
     converged, shift, rechecked
         As in `Run`, so far.
     """
 
     n_iter: int
-    labels: Index
-    previous: Float64
-    centers: Float64
+    labels: Labels
     sums: Float64
     counts: Float64
+    previous: Float64
+    centers: Float64
     converged: str
     shift: float
     rechecked: int
@@ -91,6 +90,8 @@ class Standing:
     best: Run | None = None
     state: State | None = None
 
+
+NO_LABELS = np.zeros(0, dtype=np.int32)
 
 Observer = Callable[[State], None]
 
@@ -140,12 +141,22 @@ def lloyd(
     S. Lloyd, *Least squares quantization in PCM*, IEEE Trans. Inf. Theory 28 (1982). The stopping
     rule is that of scikit-learn's ``KMeans``.
     """
+    group = points.group
     if not isinstance(start, State):
-        start = _before_the_first(points, start.astype(dtype).astype(np.float64))
+        centers, none = start.astype(dtype).astype(np.float64), np.zeros(0)
+        start = State(0, NO_LABELS, none, none, centers, centers, "", np.inf, 0)
     assign = make_assignment(points, len(start.centers), algorithm)
-    average = _centroids(points, start)
-    labels, previous, centers = start.labels, start.previous, start.centers
+    average = Centroids(points, len(start.centers))
+    labels = np.full(points.n, -1, dtype=np.int32)
+    if start.n_iter > 0:
+        labels = assign(Codebook(points, start.previous))
+        average.update(labels)
+    previous, centers = start.previous, start.centers
     n_iter, converged, shift = start.n_iter, start.converged, start.shift
+
+    def rechecked() -> int:
+        return start.rechecked + int(group.sum(assign.rechecked))
+
     while not converged and n_iter < max_iter:
         before, labels = labels, assign(Codebook(points, centers))
         means = average(labels, centers)
@@ -153,16 +164,15 @@ def lloyd(
             means = project(means)
         previous, centers = centers, means.astype(dtype).astype(np.float64)
         n_iter += 1
-        if np.array_equal(labels, before):
+        if group.min(np.array_equal(labels, before)):
             converged = "strict"
         else:
             shift = float(np.sum((centers - previous) ** 2))
             converged = "tol" if shift <= tol else ""
         if observe is not None:
-            sums, counts = average.sums.copy(), average.counts.copy()
-            rechecked = start.rechecked + assign.rechecked
+            sums, counts, doubts = average.sums, average.counts, rechecked()
             observe(
-                State(n_iter, labels, previous, centers, sums, counts, converged, shift, rechecked)
+                State(n_iter, labels, sums, counts, previous, centers, converged, shift, doubts)
             )
     if converged != "strict" or not np.array_equal(centers, previous):
         labels = assign(Codebook(points, centers))
@@ -173,20 +183,5 @@ def lloyd(
         n_iter=n_iter,
         converged=converged,
         shift=shift,
-        rechecked=start.rechecked + assign.rechecked,
+        rechecked=rechecked(),
     )
-
-
-def _before_the_first(points: Points, centers: Float64) -> State:
-    """State of a restart that has done no iteration."""
-    labels, none = np.full(points.n, -1), np.zeros(0)
-    return State(0, labels, centers, centers, none, none, "", np.inf, 0)
-
-
-def _centroids(points: Points, state: State) -> Centroids:
-    """M-step that goes on where `state` stopped."""
-    average = Centroids(points, len(state.centers))
-    if state.n_iter > 0:
-        average.sums, average.counts = state.sums.copy(), state.counts.copy()
-        average._labels = state.labels
-    return average

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import cached_property
 from typing import Any
 
@@ -10,16 +11,22 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_kmeans_mlx.device import Device, host_view
+from mnist_kmeans_mlx.distributed import Group
+from mnist_kmeans_mlx.engine.exact import Exact, joined
 from mnist_kmeans_mlx.engine.sketch import Sketch
 
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
 Index = npt.NDArray[np.intp]
+Labels = npt.NDArray[np.int32]
 
 # Every integer up to here is a float32, so sums that stay below are exact in any order.
 EXACT_FLOAT32 = 1 << 24
 # Bytes of float64 rows that a core works on at once: they stay in its cache.
 HOST_BLOCK = 4 << 20
+# Rows from which the origin is found.
+SAMPLE = 4096
+ALONE = Group.solo()
 
 
 class Points:
@@ -30,17 +37,30 @@ class Points:
     two that brings values near one, so that neither an offset of 1000 nor a scale of 1e-30 costs
     precision. Integer-valued rows keep whole numbers (integer origin, scale one).
 
+    The ranks of a group each hold a part of the rows, numbered from the first row of rank 0 to the
+    last of the last. What all rows decide, such as the origin, is found together and is the same
+    as if one process held them all.
+
     Parameters
     ----------
-    rows : ndarray of shape (n, d)
-        Finite numbers of any real dtype, or a CSR matrix.
+    rows : ndarray of shape (n, d), CSR matrix or source of rows
+        Finite numbers of any real dtype. A source has ``streams = True``, reads rows when they are
+        asked for, and no copy of them is kept.
     device : Device
         Where `array` lives.
     weights : ndarray of shape (n,), dtype float64, optional
         Weight of each row; all one if None.
+    group : Group, optional
+        The ranks, if there are others.
+    spare : int, optional
+        Bytes that bounds may take; a quarter of the machine's memory if None.
 
     Attributes
     ----------
+    total : int
+        Number of rows, on all ranks.
+    offset : int
+        Number of this rank's first row.
     norms_sq : ndarray of shape (n,), float64
         Squared norms of the moved and scaled rows.
     mean_variance : float
@@ -49,21 +69,41 @@ class Points:
         Upper bound of the absolute values of the moved and scaled rows.
     integer : bool
         Whether float32 holds the moved rows exactly, as whole numbers.
+    streams : bool
+        Whether rows are read from a source.
     """
 
-    def __init__(self, rows: Any, device: Device, weights: Float64 | None = None) -> None:
+    def __init__(
+        self,
+        rows: Any,
+        device: Device,
+        weights: Float64 | None = None,
+        group: Group = ALONE,
+        spare: int | None = None,
+    ) -> None:
         self.rows = rows
         self.device = device
         self.weights = weights
+        self.group = group
+        self.spare = device.memory_bytes // 4 if spare is None else spare
+        self.streams = bool(getattr(rows, "streams", False))
         self.n, self.d = rows.shape
+        self._ends = np.cumsum(group.gather(np.array([self.n])))
+        self.total = int(self._ends[-1])
+        self.offset = int(self._ends[group.rank]) - self.n
         self.host_step = max(1, HOST_BLOCK // (8 * self.d))
+        self._is_narrow = rows.dtype in (np.float16, np.float32)
+        self._heaviest, self._weights_are_whole = 1.0, True
+        if weights is not None:
+            self._heaviest = float(group.max(weights.max(initial=0)))
+            self._weights_are_whole = bool(group.min(np.all(weights == np.rint(weights))))
         self._find_frame()
         self._convert()
 
     def _find_frame(self) -> None:
         """Choose origin and scale."""
         low, high, whole = self._range()
-        sample = self.raw(np.arange(0, self.n, max(1, self.n // 4096)))
+        sample = self.pick(np.arange(0, self.total, max(1, self.total // SAMPLE)))
         # The mean of numbers near the largest float64 would overflow.
         with np.errstate(over="ignore"):
             mean = sample.mean(axis=0)
@@ -74,10 +114,14 @@ class Points:
             # Rows near zero, such as pixels, stay where they are: moving them costs a pass.
             if _reach(low, high, np.zeros(self.d)) <= 2 * _reach(low, high, origin):
                 origin = np.zeros(self.d)
+        elif self._is_narrow:
+            origin = origin.astype(np.float32).astype(np.float64)
         limit = _reach(low, high, origin)
         self.origin: Float64 = origin
         self.scale = 1.0 if self.integer or limit == 0 else 2.0 ** -np.frexp(limit)[1]
         self.limit = limit * self.scale
+        # Whether float32 arithmetic moves rows with a single rounding.
+        self._moves_narrow = self.integer or (self._is_narrow and 1e-30 < limit < 1e30)
         # How many features of two rows can be multiplied and summed exactly in float32.
         self._exact_width = int(EXACT_FLOAT32 // max(1.0, self.limit**2)) if self.integer else 0
         self._products_are_exact = self._exact_width >= 32
@@ -90,36 +134,62 @@ class Points:
             return np.zeros(self.d), np.full(self.d, top), True
 
         def part_range(part: slice) -> tuple[Float64, Float64, bool]:
-            block = self.raw(part)
+            block = self.raw(part, np.float32 if self._is_narrow else np.float64)
             whole = dtype.kind in "biu" or bool(np.all(block == np.rint(block)))
             return block.min(axis=0), block.max(axis=0), whole
 
         lows, highs, whole = zip(*self.device.map(part_range, self.host_parts()), strict=True)
-        return np.min(lows, axis=0), np.max(highs, axis=0), all(whole)
+        low = np.min(lows, axis=0).astype(np.float64)
+        high = np.max(highs, axis=0).astype(np.float64)
+        return self.group.min(low), self.group.max(high), bool(self.group.min(all(whole)))
 
     def _convert(self) -> None:
         """Make norms, variance and the float32 rows, unless these are as quickly made again."""
         dtype = self.rows.dtype
         dense = not hasattr(self.rows, "toarray")
         self._kept = None
-        if not (dense and self.integer and dtype.kind in "biu" and dtype.itemsize <= 2):
+        as_quick = dense and self.integer and dtype.kind in "biu" and dtype.itemsize <= 2
+        if not self.streams and not as_quick:
             with mx.stream(self.device.mlx):
                 self._kept = host_view(mx.zeros((self.n, self.d)))
         self.norms_sq: Float64 = np.empty(self.n)
+        values = Exact(self.limit, self.total, self.integer)
 
         def convert(part: slice) -> Float64:
-            moved = self._whole(part) if self._products_are_exact else self.moved(part)
+            if self._products_are_exact:
+                whole = self._narrow(part)
+                if self._kept is not None:
+                    self._kept[part] = whole
+                self.norms_sq[part] = self._exact_products(whole, whole)
+                return whole.sum(axis=0, dtype=np.float64)
+            moved = self.moved(part)
             if self._kept is not None:
                 self._kept[part] = moved
-            if self._products_are_exact:
-                self.norms_sq[part] = self._exact_products(moved, moved)
-            else:
-                self.norms_sq[part] = np.square(moved).sum(axis=1)
-            return moved.sum(axis=0, dtype=np.float64)
+            self.norms_sq[part] = np.square(moved).sum(axis=1)
+            return values.rough(moved).sum(axis=0)
 
-        mean = np.sum(self.device.map(convert, self.host_parts()), axis=0) / self.n
-        variance = float(self.norms_sq.sum() / self.n - mean @ mean) / self.d
+        parts = self.device.map(convert, self.host_parts())
+        mean = self.group.sum(np.sum(parts, axis=0)) / self.total
+        norms = Exact(self.d * self.limit**2 * (1 + 1e-9), self.total, self.integer)
+        norm_sq = float(joined(self.group.sum(norms.sums(self.norms_sq)))) / self.total
+        variance = (norm_sq - float(np.square(mean).sum())) / self.d
         self.mean_variance = max(0.0, variance) / self.scale**2
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What tells these rows and weights from others, however many ranks hold them."""
+        values = Exact(self.limit, self.total, self.integer)
+
+        def sums(part: slice) -> Float64:
+            return values.split(self.moved(part)).sum(axis=1)
+
+        columns = self.group.sum(np.sum(self.device.map(sums, self.host_parts()), axis=0))
+        place = np.arange(self.offset + 1, self.offset + self.n + 1) / self.total
+        marks = np.array([self.sum(self.norms_sq * place), self.sum(place)])
+        digest = hashlib.sha256(f"{self.total} {self.d} {self.rows.dtype}".encode())
+        for each in (self.origin, columns, marks):
+            digest.update(each.tobytes())
+        return digest.hexdigest()
 
     @cached_property
     def array(self) -> mx.array:
@@ -130,8 +200,8 @@ class Points:
         return array
 
     def block(self, part: slice) -> mx.array:
-        """Consecutive rows of `array`, which the CPU makes afresh rather than keep all of it."""
-        if self.device.kind == "cpu" and "array" not in self.__dict__:
+        """Consecutive rows of `array`, made afresh where all of it is not to be kept."""
+        if self.streams or (self.device.kind == "cpu" and "array" not in self.__dict__):
             return mx.array(self.float32(part))
         return self.array[part]
 
@@ -145,16 +215,10 @@ class Points:
 
     @cached_property
     def sketch(self) -> Sketch | None:
-        """Narrow copy of the rows, where one pays."""
+        """Narrow copy of the rows, where one pays and may be kept."""
+        if self.streams:
+            return None
         return Sketch.make(self.float32, self.norms_sq, self.d, self.device)
-
-    @property
-    def exact_sum_rows(self) -> int:
-        """How many rows a product in float32 sums exactly; zero if none."""
-        # A multiplier of eight significant bits (bfloat16) keeps whole numbers up to 256.
-        if not self.integer or (self.device.input_roundoff > 0 and self.limit > 256):
-            return 0
-        return int(EXACT_FLOAT32 // max(1.0, self.limit))
 
     # Rows
 
@@ -176,11 +240,26 @@ class Points:
         return _parts(n, max(1, step if most is None else min(step, most)))
 
     def raw(self, index: Index | slice | list[int], dtype: Any = np.float64) -> npt.NDArray[Any]:
-        """Rows as given, in float64 or another dtype."""
+        """Rows as given, in float64 or another dtype; not to be written to if that is None."""
         if hasattr(self.rows, "toarray"):
-            return self.rows[index].toarray().astype(dtype)
-        rows = self.rows[index] if isinstance(index, slice) else self.rows.take(index, axis=0)
-        return rows.astype(dtype)
+            rows = self.rows[index].toarray()
+        elif isinstance(index, slice):
+            rows = self.rows[index]
+        else:
+            rows = self.rows.take(index, axis=0)
+        return rows if dtype is None else rows.astype(dtype)
+
+    def pick(self, index: Index, values: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+        """Rows as given, in float64, or entries of `values`, by their numbers among all ranks'.
+
+        Every rank has to ask for the same, and gets them.
+        """
+        owner = np.searchsorted(self._ends, index, side="right")
+        mine = index[owner == self.group.rank] - self.offset
+        found = self.group.gather(self.raw(mine) if values is None else values[mine])
+        picked = np.empty_like(found)
+        picked[np.argsort(owner, kind="stable")] = found
+        return picked
 
     def moved(self, index: Index | slice) -> Float64:
         """Moved and scaled rows in float64."""
@@ -191,41 +270,73 @@ class Points:
 
     def float32(self, index: Index | slice) -> Float32:
         """Moved and scaled rows on the host, in float32."""
-        if self._kept is None:
-            return self._whole(index)
-        return self._kept[index] if isinstance(index, slice) else np.take(self._kept, index, axis=0)
+        if self._kept is not None:
+            if isinstance(index, slice):
+                return self._kept[index]
+            return np.take(self._kept, index, axis=0)
+        return self._narrow(index) if self._moves_narrow else self.moved(index).astype(np.float32)
 
-    def _whole(self, index: Index | slice | list[int]) -> Float32:
-        """Moved rows of whole numbers, exact in float32."""
+    def _narrow(self, index: Index | slice) -> Float32:
+        """Moved and scaled rows, each number rounded once; whole ones are exact."""
         block = self.raw(index, np.float32)
         if self.origin.any():
             block -= self.origin.astype(np.float32)
+        if self.scale != 1:
+            block *= np.float32(self.scale)
         return block
 
+    @property
+    def exact_sum_rows(self) -> int:
+        """How many rows a product in float32 sums exactly; zero if none."""
+        # A multiplier of eight significant bits (bfloat16) keeps whole numbers up to 256.
+        if not self.integer or (self.device.input_roundoff > 0 and self.limit > 256):
+            return 0
+        return int(EXACT_FLOAT32 // max(1.0, self.limit))
+
     def summable(self, index: Index | slice) -> npt.NDArray[np.floating[Any]]:
-        """Moved rows whose sums are exact (float32) or as good as float64."""
+        """Moved rows that can be summed exactly in their precision if they are whole."""
         size = index.stop - index.start if isinstance(index, slice) else len(index)
-        return self._whole(index) if size <= self.exact_sum_rows else self.moved(index)
+        return self._narrow(index) if size <= self.exact_sum_rows else self.moved(index)
 
     def move(self, centers: Float64) -> Float64:
         """Centres in the frame of the moved rows."""
         return (centers - self.origin) * self.scale
 
+    # Sums
+
+    def exact(self, bound: float, whole: bool = False) -> Exact:
+        """How to sum weighted numbers of all rows, the largest of them `bound` before weighting."""
+        return Exact(bound * self._heaviest, self.total, whole and self._weights_are_whole)
+
+    def sum(self, values: Float64, whole: bool = False) -> float:
+        """Weighted sum of a number of each row, of all ranks.
+
+        Parameters
+        ----------
+        values : ndarray of shape (n,), float64
+            Of this rank's rows.
+        whole : bool, default=False
+            Whether all are whole numbers.
+        """
+        bound = float(self.group.max(np.abs(values).max(initial=0)))
+        weighted = values if self.weights is None else values * self.weights
+        return float(joined(self.group.sum(self.exact(bound, whole).sums(weighted))))
+
     # Distances in float64
 
     def distances_sq(
-        self, index: Index | None, centers: Float64, owner: Index | None = None
+        self, index: Index | None, centers: Float64, owner: npt.NDArray[np.integer[Any]]
     ) -> Float64:
         """Squared distances in float64 of chosen rows, in the moved frame.
 
         Parameters
         ----------
         index : ndarray of int, shape (m,), or None
-            The rows; all if None.
-        centers : ndarray of shape (k, d) or (d,), float64
+            The rows, of this rank's; all if None.
+        centers : ndarray of shape (k, d), float64
             Centres as given, not moved.
-        owner : ndarray of int, shape (m,), optional
-            For each row the centre to measure to; needed if `centers` has two dimensions.
+        owner : ndarray of int, shape (m,)
+            For each row the centre to measure to.
 
         Returns
         -------
@@ -235,25 +346,29 @@ class Points:
 
         def measure(part: slice) -> None:
             chosen = part if index is None else index[part]
-            result[part] = self._direct(chosen, centers if owner is None else centers[owner[part]])
+            result[part] = self._direct(chosen, centers[owner[part]])
 
         self.device.map(measure, self.host_parts(len(result)))
         return result
 
-    def distances_sq_to_row(self, index: Index, row: int) -> Float64:
-        """Squared distances in float64 of chosen rows to one of the rows, in the moved frame.
+    def distances_sq_to(self, index: Index | slice, row: Float64) -> Float64:
+        """Squared distances in float64 of chosen rows to one row, in the moved frame.
 
-        Computed by the calling thread.
+        Exact for whole numbers. Computed by the calling thread.
+
+        Parameters
+        ----------
+        index : ndarray of int, shape (m,), or slice
+            The rows, of this rank's.
+        row : ndarray of shape (d,), float64
+            One of the rows of any rank, as given.
         """
-        result = np.empty(len(index))
-        center = self._whole([row])[0] if self._products_are_exact else self.raw([row])[0]
-        for part in _parts(len(index), self.host_step):
-            if self._products_are_exact:
-                products = self._exact_products(self._whole(index[part]), center)
-                result[part] = self.norms_sq[index[part]] - 2 * products + self.norms_sq[row]
-            else:
-                result[part] = self._direct(index[part], center)
-        return result
+        if not self._products_are_exact:
+            return self._direct(index, row)
+        center = (row - self.origin).astype(np.float32)
+        norm_sq = self._exact_products(center[None], center)
+        products = self._exact_products(self._narrow(index), center)
+        return self.norms_sq[index] - 2 * products + norm_sq
 
     def _direct(self, index: Index | slice, centers: Float64) -> Float64:
         """Squared distances of rows, each to its own or all to the same centre."""

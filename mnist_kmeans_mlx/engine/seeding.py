@@ -6,14 +6,73 @@ import numpy as np
 
 from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, host_view
 from mnist_kmeans_mlx.engine.distances import Codebook
+from mnist_kmeans_mlx.engine.exact import Exact, joined
 from mnist_kmeans_mlx.engine.points import Float64, Index, Points
+
+# Of one block, the rows that a candidate comes closer to, how close, and what that saves.
+Gain = tuple[Index, Float64, Float64]
+
+
+class Lots:
+    """Rows to be drawn in proportion to a number of each, among all ranks.
+
+    Numbers are summed exactly: a draw finds the same row however the rows are shared out.
+
+    Parameters
+    ----------
+    points : Points
+        The rows.
+    exact : Exact
+        How to sum.
+    shares : ndarray of shape (n,), float64
+        A number, not negative, of each of this rank's rows.
+
+    Attributes
+    ----------
+    sums : ndarray of float64
+        Parts of the sum of all shares.
+    """
+
+    def __init__(self, points: Points, exact: Exact, shares: Float64) -> None:
+        self.points = points
+        parts = exact.split(shares)
+        self._ends = np.cumsum(parts, axis=1, out=parts if len(parts) > 1 else None)
+        own = self._ends[:, -1] if points.n else np.zeros(exact.width)
+        ranks = points.group.gather(own[None])
+        self.sums: Float64 = ranks.sum(axis=0)
+        self._ends += ranks[: points.group.rank].sum(axis=0)[:, None]
+
+    def find(self, draws: Float64, side: str = "left") -> Index:
+        """Numbers of the rows at which the running sum of shares reaches (or passes) each draw."""
+        below = np.searchsorted(joined(self._ends), draws, side=side)  # type: ignore[call-overload]
+        found: Index = self.points.group.sum(below)
+        return np.minimum(found, self.points.total - 1)
 
 
 def random_rows(points: Points, k: int, random_state: np.random.RandomState) -> Index:
-    """Draw `k` different rows, as scikit-learn's ``init="random"`` draws them."""
-    weights = np.ones(points.n) if points.weights is None else points.weights
-    chosen = random_state.choice(points.n, size=k, replace=False, p=weights / weights.sum())
-    return np.asarray(chosen, dtype=np.intp)
+    """Draw `k` different rows, as scikit-learn's ``init="random"`` draws them.
+
+    Returns
+    -------
+    ndarray of int, shape (k,)
+        Numbers of rows, among those of all ranks.
+    """
+    shares = np.ones(points.n) if points.weights is None else points.weights.copy()
+    chosen = np.empty(0, dtype=np.intp)
+    exact = points.exact(1, whole=True)
+    if points.group.sum(np.count_nonzero(shares)) < k:
+        raise ValueError("Fewer non-zero entries in p than size")
+    # As `RandomState.choice` without replacement: what was drawn twice is drawn anew.
+    while len(chosen) < k:
+        lots = Lots(points, exact, shares)
+        draws = random_state.random_sample(k - len(chosen)) * joined(lots.sums)
+        found = lots.find(draws, side="right")
+        _, first = np.unique(found, return_index=True)
+        found = found[np.sort(first)]
+        chosen = np.concatenate([chosen, found])
+        mine = found - points.offset
+        shares[mine[(mine >= 0) & (mine < points.n)]] = 0
+    return chosen
 
 
 def plus_plus(
@@ -35,7 +94,7 @@ def plus_plus(
     Returns
     -------
     ndarray of int, shape (k,)
-        The chosen rows.
+        Numbers of the chosen rows, among those of all ranks.
 
     Notes
     -----
@@ -47,37 +106,44 @@ def plus_plus(
     ----------
     D. Arthur and S. Vassilvitskii, *k-means++: the advantages of careful seeding*, SODA 2007.
     """
-    weights = np.ones(points.n) if points.weights is None else points.weights
     trials = 2 + int(np.log(k)) if trials is None else trials
+    weights = points.weights
+    ones = np.ones(points.n) if weights is None else weights
+    first = Lots(points, points.exact(1, whole=True), ones)
+    draw = np.atleast_1d(random_state.random_sample()) * joined(first.sums)
     chosen = np.empty(k, dtype=np.intp)
-    chosen[0] = random_state.choice(points.n, p=weights / weights.sum())
+    chosen[:1] = first.find(draw, side="right")
     closest = np.empty(points.n)
+    center = points.pick(chosen[:1])[0]
 
     def measure(part: slice) -> None:
-        index = np.arange(part.start, part.stop)
-        closest[part] = points.distances_sq_to_row(index, chosen[0])
+        closest[part] = points.distances_sq_to(part, center)
 
     points.device.map(measure, points.host_parts())
-    potential = closest @ weights
+    # No two rows are further from one another than twice the largest norm.
+    reach = 4 * float(points.group.max(points.norms_sq.max(initial=0))) * (1 + 1e-9)
+    exact = points.exact(reach, points.integer)
     for step in range(1, k):
-        draws = random_state.uniform(size=trials) * potential
-        candidates = np.searchsorted(np.cumsum(weights * closest), draws)
-        np.clip(candidates, None, points.n - 1, out=candidates)
-        improved = _closest_with_each(points, closest, candidates)
-        potentials = improved @ weights
-        best = int(np.argmin(potentials))
-        chosen[step], closest, potential = candidates[best], improved[best], potentials[best]
+        lots = Lots(points, exact, closest if weights is None else closest * weights)
+        draws = random_state.uniform(size=trials) * joined(lots.sums)
+        candidates = lots.find(draws)
+        centers = points.pick(candidates)
+        gains = _gains(points, exact, closest, centers)
+        saved = points.group.sum([sum(saved for _, _, saved in blocks) for blocks in gains])
+        best = int(np.argmin(joined((lots.sums - saved).T)))
+        chosen[step] = candidates[best]
+        for rows, distances, _ in gains[best]:
+            closest[rows] = distances
     return chosen
 
 
-def _closest_with_each(points: Points, closest: Float64, candidates: Index) -> Float64:
-    """Squared distances ``(trials, n)`` to the nearest chosen row if each candidate is added."""
-    codebook = Codebook(points, points.raw(candidates))
+def _gains(points: Points, exact: Exact, closest: Float64, candidates: Float64) -> list[list[Gain]]:
+    """For each candidate, block by block, the rows that it is closer to than any chosen row."""
+    codebook = Codebook(points, candidates)
     sketched = codebook.sketch()
     slope, constant = codebook.tolerance if sketched is None else sketched.tolerance
-    improved = np.repeat(closest[None], len(candidates), axis=0)
 
-    def improve(part: slice) -> None:
+    def compare(part: slice) -> list[Gain]:
         if sketched is None:
             lower = host_view(codebook.scores(points.block(part)))
         else:
@@ -85,10 +151,20 @@ def _closest_with_each(points: Points, closest: Float64, candidates: Index) -> F
         norms_sq, own = points.norms_sq[part], closest[part]
         error = slope * np.sqrt(norms_sq) + constant + 8 * FLOAT32_ROUNDOFF * (norms_sq + own)
         reach = (own - norms_sq + error).astype(np.float32)
-        for row, bound, nearest in zip(candidates, lower.T, improved, strict=True):
-            index = part.start + np.flatnonzero(bound < reach)
-            nearest[index] = np.minimum(own[index - part.start],
-                                        points.distances_sq_to_row(index, row))  # fmt: skip
+        gains = []
+        for bound, candidate in zip(lower.T, candidates, strict=True):
+            near = np.flatnonzero(bound < reach)
+            distances = np.empty(len(near))
+            for block in points.host_parts(len(near)):
+                distances[block] = points.distances_sq_to(part.start + near[block], candidate)
+            closer = distances < own[near]
+            near, distances = near[closer], distances[closer]
+            before, after = own[near], distances
+            if points.weights is not None:
+                heavy = points.weights[part][near]
+                before, after = before * heavy, after * heavy
+            gains.append((part.start + near, distances, exact.sums(before) - exact.sums(after)))
+        return gains
 
-    points.device.map(improve, points.device_parts(max(64, codebook.k)))
-    return improved
+    parts = points.device_parts(max(64, codebook.k))
+    return [list(each) for each in zip(*points.device.map(compare, parts), strict=True)]

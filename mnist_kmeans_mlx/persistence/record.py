@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from scipy.sparse import issparse
@@ -19,9 +19,15 @@ from mnist_kmeans_mlx.persistence import safetensors
 from mnist_kmeans_mlx.persistence.safetensors import Array, Damage
 
 FORMAT = "mnist_kmeans_mlx.checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _TWISTER_WORDS = 624
+# What the file leaves out, as it stands in a `Run` or `State` that was read.
+FOUND_AGAIN: Mapping[str, Array] = {
+    "labels": np.zeros(0, np.int32),
+    "sums": np.zeros(0),
+    "counts": np.zeros(0),
+}
 # Bytes of rows that the checksum takes at once.
 BLOCK = 16 << 20
 
@@ -34,18 +40,15 @@ class Record:
     ----------
     identity : dict
         What two fits share that find the same: parameters, shape and checksum of the data.
-    place : str
-        Device and number of threads, where rounding depends on them.
     seconds : float
         How long the fit has taken so far.
     generator : dict
         ``RandomState.get_state(legacy=False)`` of a Mersenne Twister.
     standing : Standing
-        How far the fit has come.
+        How far the fit has come. Labels and sums are not kept: the centres tell what they are.
     """
 
     identity: Mapping[str, Any]
-    place: str
     seconds: float
     generator: Mapping[str, Any]
     standing: Standing
@@ -66,7 +69,6 @@ class Record:
             "format_version": str(FORMAT_VERSION),
             "package_version": __version__,
             "identity": json.dumps(self.identity),
-            "place": self.place,
             "progress": json.dumps(progress),
         }
         return safetensors.pack(tensors, texts)
@@ -92,7 +94,15 @@ def read_record(path: str | os.PathLike[str]) -> Record:
     OSError
         The file cannot be opened.
     """
-    tensors, texts = safetensors.read(path, FORMAT, "checkpoint")
+    return _parse(*safetensors.read(path, FORMAT, "checkpoint"))
+
+
+def unpack_record(file: IO[bytes]) -> Record:
+    """Read a checkpoint from an open file, as `read_record` does."""
+    return _parse(*safetensors.unpack(file, FORMAT, "checkpoint"))
+
+
+def _parse(tensors: Mapping[str, Array], texts: Mapping[str, str]) -> Record:
     version = texts.get("package_version", "")
     if version != __version__ or texts.get("format_version") != str(FORMAT_VERSION):
         raise Damage(
@@ -101,7 +111,7 @@ def read_record(path: str | os.PathLike[str]) -> Record:
         )
     try:
         identity, progress = json.loads(texts["identity"]), json.loads(texts["progress"])
-        (n, d), k = identity["shape"], identity["n_clusters"]
+        (_, d), k = identity["shape"], identity["n_clusters"]
         seconds, generator = float(progress["seconds"]), progress["generator"]
         key = generator["state"]["key"] = tensors["generator"]
         _require(key.dtype == np.uint32 and key.shape == (_TWISTER_WORDS,), "its random state")
@@ -116,8 +126,8 @@ def read_record(path: str | os.PathLike[str]) -> Record:
         _require((standing.restart == 0) == (standing.best is None), "its best restart")
         for run in (standing.best, standing.state):
             if run is not None:
-                _check(run, n, d, k)
-        return Record(identity, texts["place"], seconds, generator, standing)
+                _check(run, d, k)
+        return Record(identity, seconds, generator, standing)
     except KeyError as error:
         raise Damage(f"is damaged: it lacks {error.args[0]!r}") from error
     except (ArithmeticError, AttributeError, TypeError, ValueError, RecursionError) as error:
@@ -128,10 +138,10 @@ def _without_arrays(name: str, part: Run | State | None, tensors: dict[str, Arra
     """What JSON holds of a part; its arrays move to `tensors`, named for where they belong."""
     if part is None:
         return None
-    values = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+    fields = [field.name for field in dataclasses.fields(part) if field.name not in FOUND_AGAIN]
+    values = {field: getattr(part, field) for field in fields}
     for key in [key for key, value in values.items() if isinstance(value, np.ndarray)]:
-        array = values.pop(key)
-        tensors[f"{name}.{key}"] = array.astype(np.int32) if key == "labels" else array
+        tensors[f"{name}.{key}"] = values.pop(key)
     return values
 
 
@@ -140,24 +150,21 @@ def _with_arrays(kind: Any, name: str, values: Any, tensors: Mapping[str, Array]
         return None
     start = f"{name}."
     arrays = {key.removeprefix(start): a for key, a in tensors.items() if key.startswith(start)}
-    _require(arrays["labels"].dtype == np.int32, "its labels")
-    arrays["labels"] = arrays["labels"].astype(np.intp)
-    return kind(**values, **arrays)
+    fields = [field.name for field in dataclasses.fields(kind)]
+    found_again = {key: a for key, a in FOUND_AGAIN.items() if key in fields}
+    return kind(**values, **arrays, **found_again)
 
 
-def _check(run: Run | State, n: int, d: int, k: int) -> None:
+def _check(run: Run | State, d: int, k: int) -> None:
     """Refuse what would let a fit compute nonsense or crash."""
-    shapes = {"labels": (n,), "counts": (k,), "centers": (k, d), "previous": (k, d), "sums": (k, d)}
     for field in dataclasses.fields(run):
         value, what = getattr(run, field.name), f"its {field.name}"
-        if field.name not in shapes:
+        if field.name in ("centers", "previous"):
+            _require(value.dtype == np.float64 and value.shape == (k, d), what)
+            _require(bool(np.isfinite(value).all()), what)
+        elif field.name not in FOUND_AGAIN:
             kinds = {"converged": str, "shift": float, "inertia": float}
             _require(type(value) is kinds.get(field.name, int), what)
-            continue
-        expected = np.intp if field.name == "labels" else np.float64
-        _require(value.dtype == expected and value.shape == shapes[field.name], what)
-        _require(bool(np.isfinite(value).all()), what)
-    _require(bool(((run.labels >= 0) & (run.labels < k)).all()), "its labels")
     _require(run.converged in ("", "tol", "strict") and run.n_iter > 0, "its iterations")
 
 
