@@ -27,7 +27,7 @@ from mnist_kmeans_mlx.datasets.faults import (
     start_of,
 )
 
-__all__ = ["read_idx", "read_npy", "read_npz", "read_safetensors"]
+__all__ = ["check_rest", "npy_header", "read_idx", "read_npy", "read_npz", "read_safetensors"]
 
 Array = NDArray[Any]
 
@@ -70,8 +70,9 @@ def read_npy(path: PathLike) -> Array:
         anything but real numbers.
     """
     with opened(path) as file:
-        dtype, shape, order = _npy_header(file)
-        return _mapped(file, dtype, shape, order, file.tell())
+        dtype, shape, order = npy_header(file)
+        check_rest(file, dtype, shape)
+        return np.memmap(file, dtype, "r", file.tell(), shape, order)
 
 
 def read_npz(path: PathLike, key: str | None = None) -> Array:
@@ -108,7 +109,7 @@ def read_npz(path: PathLike, key: str | None = None) -> Array:
                 raise Fault("is compressed in a way that numpy.savez does not use")
             stored = info.compress_type == zipfile.ZIP_STORED
             with archive.open(info) as member:
-                dtype, shape, order = _npy_header(member)
+                dtype, shape, order = npy_header(member)
                 raw = _filled(member, claimed_bytes(dtype, shape), size * _growth(not stored))
     return raw.view(dtype).reshape(shape, order=order)
 
@@ -239,18 +240,16 @@ def _filled(file: _Bytes, claim: int, most: int) -> NDArray[np.uint8]:
     return raw
 
 
-def _mapped(
-    file: io.BufferedReader, dtype: np.dtype[Any], shape: tuple[int, ...], order: Any, offset: int
-) -> Array:
-    claim, rest = claimed_bytes(dtype, shape), file_size(file) - offset
+def check_rest(file: io.BufferedReader, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """Check that an array of this kind is all that is left of `file`."""
+    claim, rest = claimed_bytes(dtype, shape), file_size(file) - file.tell()
     if claim > rest:
         raise _short(claim, rest)
     if claim < rest:
         raise Fault(f"is damaged: its header claims {claim} bytes of data, but {rest} follow")
-    return np.memmap(file, dtype, "r", offset, shape, order)
 
 
-def _npy_header(file: _Bytes) -> tuple[np.dtype[Any], tuple[int, ...], Any]:
+def npy_header(file: _Bytes) -> tuple[np.dtype[Any], tuple[int, ...], Any]:
     """Read dtype, shape and order; NumPy itself would read a header of 4 GB before refusing it."""
     prefix = file.read(8)
     if prefix[:6] != _NPY_MAGIC:

@@ -123,7 +123,8 @@ def opened(path: PathLike) -> Iterator[io.BufferedReader]:
             raise Fault("is not a regular file")
         if status.st_size == 0:
             raise Fault("is empty (0 bytes)")
-        with open(path, "rb") as file:
+        # By a str: of any other name np.memmap would not tell it.
+        with open(os.fspath(path), "rb") as file:
             yield file
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from mnist_kmeans_mlx.datasets.binary import read_idx, read_npy, read_npz, read_
 from mnist_kmeans_mlx.datasets.faults import Fault, PathLike, blaming, opened
 from mnist_kmeans_mlx.datasets.tables import read_parquet, read_text
 
-__all__ = ["load_matrix"]
+__all__ = ["check_finite", "load_matrix", "matrix_shape"]
 
 _WITH_KEYS = {".npz": read_npz, ".safetensors": read_safetensors}
 _WITHOUT_KEYS = {
@@ -67,15 +68,10 @@ def load_matrix(path: PathLike, *, key: str | None = None) -> NDArray[Any]:
     """
     array = _native(_read(path, key))
     with blaming(path):
-        if array.ndim < 2:
-            raise Fault(
-                f"holds an array of shape {array.shape}, not a matrix of (n_samples, n_features): "
-                "save array.reshape(-1, 1) if each number is a sample"
-            )
-        if len(array) < 2:
+        matrix = array.reshape(matrix_shape(array.shape))
+        if len(matrix) < 2:
             raise Fault("has one row only, and K-means needs at least 2")
-        matrix = array.reshape(len(array), -1)
-        _check_finite(matrix)
+        check_finite(matrix)
     matrix.flags.writeable = False
     return matrix
 
@@ -104,20 +100,41 @@ def _native(array: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
-def _check_finite(matrix: NDArray[Any]) -> None:
+def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return (n_samples, n_features) of an array whose samples may have any shape."""
+    if len(shape) < 2:
+        raise Fault(
+            f"holds an array of shape {shape}, not a matrix of (n_samples, n_features): "
+            "save array.reshape(-1, 1) if each number is a sample"
+        )
+    return shape[0], math.prod(shape[1:])
+
+
+def check_finite(matrix: Any, start: int = 0, stop: int | None = None, origin: int = 0) -> None:
+    """Refuse NaN and infinity in the rows from `start` to `stop`.
+
+    Parameters
+    ----------
+    matrix : ndarray or Rows, of shape (n, d)
+    start, stop : int
+        All rows if left out.
+    origin : int
+        The row that the message counts as 0.
+    """
     if matrix.dtype.kind != "f":
         return
+    stop = len(matrix) if stop is None else stop
     # By chunks: a file larger than memory is read, but never all of it held.
-    step = max(1, _CHUNK // (matrix.shape[1] * matrix.itemsize))
+    step = max(1, _CHUNK // (matrix.shape[1] * matrix.dtype.itemsize))
     count, first = 0, None
-    for start in range(0, len(matrix), step):
-        bad = ~np.isfinite(matrix[start : start + step])
+    for chunk in range(start, stop, step):
+        bad = ~np.isfinite(matrix[chunk : min(chunk + step, stop)])
         found = int(np.count_nonzero(bad))
         if found and first is None:
-            first = start + int(np.argmax(bad.any(axis=1)))
+            first = chunk + int(np.argmax(bad.any(axis=1))) - origin
         count += found
     if count:
         raise Fault(
-            f"holds NaN or infinity ({count} of its {matrix.size} values, the first in row "
-            f"{first} counted from 0)"
+            f"holds NaN or infinity ({count} of its {(stop - start) * matrix.shape[1]} values, "
+            f"the first in row {first} counted from 0)"
         )

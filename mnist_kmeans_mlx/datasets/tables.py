@@ -8,6 +8,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from mnist_kmeans_mlx.datasets.faults import (
     start_of,
 )
 
-__all__ = ["read_parquet", "read_text"]
+__all__ = ["arrow", "copy_columns", "opened_parquet", "read_parquet", "read_text"]
 
 
 def read_text(path: PathLike, delimiter: str) -> NDArray[np.float64]:
@@ -86,36 +87,65 @@ def read_parquet(path: PathLike) -> NDArray[Any]:
     DatasetError
         pyarrow is not installed, a column is not numeric, or a cell is null.
     """
+    with opened_parquet(path) as (parquet, columns, dtype):
+        check_memory(claimed_bytes(dtype, (parquet.metadata.num_rows, len(columns))))
+        table = parquet.read()
+        matrix = np.empty((table.num_rows, len(columns)), dtype)
+        copy_columns(table, columns, matrix)
+        return matrix
+
+
+@contextmanager
+def opened_parquet(
+    path: PathLike, **options: Any
+) -> Iterator[tuple[Any, dict[int, Any], np.dtype[Any]]]:
+    """Open a `.parquet` table of numeric columns; `blaming` covers the block.
+
+    Parameters
+    ----------
+    path : path-like
+    **options
+        For pyarrow's `ParquetFile`.
+
+    Yields
+    ------
+    ParquetFile, its numeric columns by their places, and the dtype that holds them all
+    """
     with opened(path) as file:
         if start_of(file, 4) != b"PAR1":
             raise Fault(f"is not a Parquet file (it starts with {start_of(file)!r})")
+        pa, pq = arrow()
         try:
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-        except ImportError as error:
-            raise Fault(
-                "is a Parquet file, which needs pyarrow: pip install 'mnist-kmeans-mlx[parquet]'"
-            ) from error
-        try:
-            parquet = pq.ParquetFile(file)
+            parquet = pq.ParquetFile(file, **options)
             columns = _numeric_columns(parquet.schema_arrow)
             dtypes = [np.dtype(field.type.to_pandas_dtype()) for field in columns.values()]
             # With no column at all the shape is refused, whatever the dtype.
-            dtype = np.result_type(*dtypes) if dtypes else np.dtype(np.float64)
-            check_memory(claimed_bytes(dtype, (parquet.metadata.num_rows, len(columns))))
-            table = parquet.read()
-            matrix = np.empty((table.num_rows, len(columns)), dtype)
-            for place, (number, field) in enumerate(columns.items()):
-                cells = table.column(number)
-                if cells.null_count:
-                    raise Fault(
-                        f"has empty cells (nulls), {cells.null_count} of them in column "
-                        f"{field.name[:40]!r}"
-                    )
-                matrix[:, place] = cells.to_numpy()
-            return matrix
+            yield parquet, columns, np.result_type(*dtypes) if dtypes else np.dtype(np.float64)
         except pa.ArrowException as error:
             raise Fault(f"is damaged ({brief(error)})") from error
+
+
+def arrow() -> tuple[Any, Any]:
+    """Import pyarrow and its parquet module; a second that only Parquet files are worth."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise Fault(
+            "is a Parquet file, which needs pyarrow: pip install 'mnist-kmeans-mlx[parquet]'"
+        ) from error
+    return pa, pq
+
+
+def copy_columns(table: Any, columns: dict[int, Any], out: NDArray[Any]) -> None:
+    """Copy the columns of an Arrow table or batch into a matrix; nulls are refused."""
+    for place, (number, field) in enumerate(columns.items()):
+        cells = table.column(number)
+        if cells.null_count:
+            raise Fault(
+                f"has empty cells (nulls), {cells.null_count} of them in column {field.name[:40]!r}"
+            )
+        out[:, place] = cells.to_numpy(zero_copy_only=False)
 
 
 def _numeric_columns(schema: Any) -> dict[int, Any]:
