@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mnist_kmeans_mlx.bisecting import BisectingKMeans
     from mnist_kmeans_mlx.checkpoint import Checkpoint, CheckpointError
-    from mnist_kmeans_mlx.datasets import Dataset, DatasetError, load_matrix, load_mnist
+    from mnist_kmeans_mlx.datasets import Dataset, DatasetError, load_matrix, load_mnist, open_rows
     from mnist_kmeans_mlx.device import DeviceError
     from mnist_kmeans_mlx.estimator import KMeans
     from mnist_kmeans_mlx.functions import k_means, kmeans_plusplus
@@ -38,6 +38,7 @@ __all__ = [
     "load_matrix",
     "load_mnist",
     "load_model",
+    "open_rows",
     "save_model",
 ]
 
@@ -60,6 +61,7 @@ _ROOMS = {
     "load_matrix": "datasets",
     "load_mnist": "datasets",
     "load_model": "persistence",
+    "open_rows": "datasets",
     "save_model": "persistence",
 }
 

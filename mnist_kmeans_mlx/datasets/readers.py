@@ -1,0 +1,227 @@
+"""Rows that are not held: each reader copies rows of one kind of source into memory it is given.
+
+A reader knows a shape and a dtype, reads consecutive rows, and knows nothing of windows and
+threads; those are the matter of `rows`.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import accumulate, pairwise
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnist_kmeans_mlx.datasets.binary import check_rest, npy_header
+from mnist_kmeans_mlx.datasets.faults import DatasetError, Fault, PathLike, opened
+from mnist_kmeans_mlx.datasets.matrix import matrix_shape
+
+__all__ = [
+    "STRETCH",
+    "FileReader",
+    "Reader",
+    "ShardsReader",
+    "changed",
+    "known_dtype",
+    "npy_reader",
+    "stamp",
+]
+
+Array = NDArray[Any]
+Index = NDArray[np.intp]
+
+# A gap that is quicker read than leapt: an SSD reads this much in the time of one request.
+_GAP = 1 << 16
+# What is read or converted at once on the way to rows that lie scattered.
+STRETCH = 1 << 22
+
+
+class Reader(Protocol):
+    """Rows that can be read, any number of times.
+
+    Attributes
+    ----------
+    shape : tuple (n, d)
+    dtype : numpy.dtype
+        In native byte order.
+    """
+
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+
+    @property
+    def files(self) -> list[tuple[str, int]]:
+        """What a message calls each file, and its first row, in order."""
+
+    @property
+    def take(self) -> Callable[[Index, Array], None] | None:
+        """Fill an array with the rows of a strictly ascending index; None if it takes all rows."""
+
+    def read(self, start: int, out: Array) -> None:
+        """Fill `out`, C-contiguous and of this dtype, with the rows from `start` on."""
+
+
+class FileReader:
+    """Rows that lie one behind the other in a file.
+
+    The file is opened anew for each read, which costs microseconds: thousands of shards need no
+    descriptors, and whether the file has changed is looked up each time.
+
+    Parameters
+    ----------
+    path : path-like
+    offset : int
+        Where in the file the first row begins.
+    shape : tuple (n, d)
+    dtype : numpy.dtype
+        As in the file, in any byte order.
+    """
+
+    def __init__(
+        self, path: PathLike, offset: int, shape: tuple[int, int], dtype: np.dtype[Any]
+    ) -> None:
+        self.path = os.fspath(path)
+        self.shape = shape
+        self.dtype = known_dtype(dtype)
+        self.files = [(self.path, 0)]
+        self._offset = offset
+        self._swapped = not dtype.isnative
+        self._row = shape[1] * dtype.itemsize
+        self._stamp = stamp(os.stat(path))
+
+    def read(self, start: int, out: Array) -> None:
+        with self._opened() as file:
+            self._fill(file, start, out)
+        self._convert(out)
+
+    def take(self, index: Index, out: Array) -> None:
+        steps = np.diff(index)
+        most = max(1, STRETCH // self._row)
+        # Neighbours and those a small gap apart are read as one stretch, unless it grows too long.
+        cuts = (steps > max(1, _GAP // self._row)) | (np.diff(index // most) > 0)
+        ends = [0, *(np.flatnonzero(cuts) + 1).tolist(), len(index)]
+        scratch: Array | None = None
+        with self._opened() as file:
+            for a, b in pairwise(ends):
+                first = int(index[a])
+                length = int(index[b - 1]) + 1 - first
+                if length == b - a:
+                    self._fill(file, first, out[a:b])
+                else:
+                    if scratch is None:
+                        scratch = np.empty((most, self.shape[1]), self.dtype)
+                    self._fill(file, first, scratch[:length])
+                    # Without a mode NumPy would copy `out`, to have it back after an error.
+                    np.take(scratch, index[a:b] - first, axis=0, out=out[a:b], mode="clip")
+        self._convert(out)
+
+    @contextmanager
+    def _opened(self) -> Iterator[io.RawIOBase]:
+        with opened(self.path) as file:
+            yield cast(io.RawIOBase, file.raw)  # straight into our memory, and not a byte more
+            if stamp(os.fstat(file.fileno())) != self._stamp:
+                raise changed()
+
+    def _fill(self, file: io.RawIOBase, start: int, out: Array) -> None:
+        rest = out.reshape(-1).view(np.uint8).data
+        file.seek(self._offset + start * self._row)
+        while rest:
+            count = file.readinto(rest)
+            if not count:
+                raise changed()
+            rest = rest[count:]
+
+    def _convert(self, out: Array) -> None:
+        if self._swapped:
+            out.byteswap(inplace=True)
+        if self.dtype.kind == "b":  # whose bytes in a file need not be 0 and 1
+            np.not_equal(out.view(np.uint8), 0, out=out)
+
+
+def npy_reader(path: PathLike) -> FileReader:
+    """Read rows of an `.npy` file; an array of more than two dimensions is flattened."""
+    with opened(path) as file:
+        dtype, shape, order = npy_header(file)
+        check_rest(file, dtype, shape)
+        if order == "F":
+            raise Fault(
+                "is in Fortran order, so that no row of it lies in one piece: "
+                "save np.ascontiguousarray(array)"
+            )
+        return FileReader(path, file.tell(), matrix_shape(shape), dtype)
+
+
+class ShardsReader:
+    """The rows of several readers, one after the other, of a dtype that holds them all."""
+
+    def __init__(self, readers: list[Any]) -> None:
+        first = readers[0]
+        for reader in readers:
+            if reader.shape[1] != first.shape[1]:
+                raise DatasetError(
+                    f"{reader.files[0][0]!r} has {reader.shape[1]} columns, but "
+                    f"{first.files[0][0]!r} has {first.shape[1]}: shards have the same."
+                )
+        self._readers = readers
+        *self._starts, n = accumulate((reader.shape[0] for reader in readers), initial=0)
+        self.shape = (n, first.shape[1])
+        self.dtype = np.result_type(*{reader.dtype for reader in readers})
+
+    @property
+    def files(self) -> list[tuple[str, int]]:
+        names = [reader.files[0][0] for reader in self._readers]
+        return list(zip(names, self._starts, strict=True))
+
+    @property
+    def take(self) -> Callable[[Index, Array], None] | None:
+        return self._take if all(reader.take for reader in self._readers) else None
+
+    def read(self, start: int, out: Array) -> None:
+        shard = bisect_right(self._starts, start) - 1
+        done = 0
+        while done < len(out):
+            reader, first = self._readers[shard], start + done - self._starts[shard]
+            part = out[done : done + reader.shape[0] - first]
+            step = len(part)
+            if reader.dtype != self.dtype:
+                step = max(1, STRETCH // (self.shape[1] * reader.dtype.itemsize))
+            for a in range(0, len(part), step):
+                with _as(reader.dtype, part[a : a + step]) as rows:
+                    reader.read(first + a, rows)
+            done += len(part)
+            shard += 1
+
+    def _take(self, index: Index, out: Array) -> None:
+        ends = np.searchsorted(index, [*self._starts, self.shape[0]]).tolist()
+        for reader, start, a, b in zip(self._readers, self._starts, ends, ends[1:], strict=False):
+            if a < b:
+                with _as(reader.dtype, out[a:b]) as rows:
+                    reader.take(index[a:b] - start, rows)
+
+
+@contextmanager
+def _as(dtype: np.dtype[Any], out: Array) -> Iterator[Array]:
+    """Give memory of another dtype to fill, and copy that to `out`."""
+    rows = out if dtype == out.dtype else np.empty(out.shape, dtype)
+    yield rows
+    if rows is not out:
+        out[...] = rows
+
+
+def known_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    if dtype.itemsize > 8:
+        raise Fault(f"holds {dtype}, of more than 64 bits: save array.astype(np.float64)")
+    return dtype.newbyteorder("=")
+
+
+def stamp(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def changed() -> Fault:
+    return Fault("has changed since it was opened: begin anew once nobody writes to it any more")
