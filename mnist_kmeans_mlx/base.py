@@ -5,6 +5,7 @@ Here NumPy meets MLX: rows come as whatever scikit-learn takes, answers leave as
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from functools import wraps
@@ -24,6 +25,8 @@ from sklearn.base import (
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import (
+    _check_feature_names,
+    _check_n_features,
     _check_sample_weight,
     _is_arraylike_not_scalar,
     check_is_fitted,
@@ -31,6 +34,7 @@ from sklearn.utils.validation import (
 )
 
 from mnist_kmeans_mlx import device as devices
+from mnist_kmeans_mlx.datasets.sources import open_rows
 from mnist_kmeans_mlx.engine import pairwise, seeding, sphere
 from mnist_kmeans_mlx.engine.assignment import FullAssignment
 from mnist_kmeans_mlx.engine.distances import Codebook, inertia
@@ -39,7 +43,7 @@ from mnist_kmeans_mlx.engine.points import Float64, Labels, Points
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 # Kept as they come: the engine converts a block at a time, and narrow rows stay narrow.
-NARROW = (np.bool_, np.uint8, np.int8, np.uint16, np.int16)
+NARROW = (np.bool_, np.uint8, np.int8, np.uint16, np.int16, np.float16)
 
 # What fitted centres are asked about goes to the device in blocks of this size.
 BLOCK_BYTES = 256 << 20
@@ -169,6 +173,12 @@ class BaseKMeans(
     def _validate_rows(self, X: Any, *, reset: bool) -> Any:
         if isinstance(X, mx.array):
             X = from_mlx(X)
+        if _are_paths(X):
+            X = open_rows(X)
+        if getattr(X, "streams", False):
+            _check_feature_names(self, X, reset=reset)
+            _check_n_features(self, X, reset=reset)
+            return X
         keep = getattr(X, "dtype", None) in NARROW
         return validate_data(
             self,
@@ -260,9 +270,11 @@ class BaseKMeans(
             return 0
         return rows.mean(axis=0, dtype=center_dtype(rows))
 
-    def _measured(self, rows: Any) -> Any:
+    def _measured(self, rows: Any, keep: bool = True) -> Any:
         """Rows as the metric sees them."""
-        return sphere.unit_rows(rows) if self.metric == "cosine" else rows
+        if self.metric != "cosine":
+            return rows
+        return sphere.unit_rows(rows) if keep or issparse(rows) else sphere.UnitRows(rows)
 
     def _cost(self, squared: Any) -> Any:
         """What a squared distance counts for: ``1 - cos`` is half of it on the unit sphere."""
@@ -303,6 +315,11 @@ def blocks(X: Any) -> Iterator[slice]:
     step = max(1, BLOCK_BYTES // (4 * X.shape[1]))
     for start in range(0, X.shape[0], step):
         yield slice(start, min(start + step, X.shape[0]))
+
+
+def _are_paths(X: Any) -> bool:
+    first = X[0] if isinstance(X, list | tuple) and X else X
+    return isinstance(first, str | os.PathLike)
 
 
 def center_dtype(X: Any) -> Any:

@@ -9,6 +9,7 @@ import os
 os.environ.setdefault("MLX_ENABLE_TF32", "0")
 
 import platform
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -260,6 +261,24 @@ def _device_name(device: Device) -> str:
     if device.kind == "cpu":
         return machine_name()
     return str(mx.device_info(device.mlx).get("device_name", device.kind))
+
+
+def free_bytes() -> int:
+    """Memory that is free, or half of all where the system does not tell."""
+    found = []
+    for path, pattern, unit in (
+        ("/proc/meminfo", r"MemAvailable:\s+(\d+) kB", 1024),
+        ("/sys/fs/cgroup/memory.max", r"(\d+)", 1),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", r"(\d+)", 1),
+    ):
+        try:
+            with open(path, encoding="ascii") as file:
+                number = re.search(pattern, file.read())
+        except OSError:
+            continue
+        if number is not None:
+            found.append(int(number[1]) * unit)
+    return min(found) if found else (_memory_bytes() or 8 << 30) // 2
 
 
 def _memory_bytes() -> int | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from copy import copy
 from dataclasses import replace
+from numbers import Integral
 from typing import Any, Self
 
 import mlx.core as mx
@@ -15,15 +17,18 @@ from sklearn.base import _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
-from sklearn.utils._param_validation import StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from mnist_kmeans_mlx import device as devices
 from mnist_kmeans_mlx.base import BaseKMeans, center_dtype, checked_weights, from_mlx, on_threads
+from mnist_kmeans_mlx.datasets.sources import Batches, check_finite, from_memmap
+from mnist_kmeans_mlx.device import Device
 from mnist_kmeans_mlx.distributed import Group, current
 from mnist_kmeans_mlx.engine import sphere
 from mnist_kmeans_mlx.engine.lloyd import Observer, Run, Standing, State, lloyd
 from mnist_kmeans_mlx.engine.points import Float64, Points
+from mnist_kmeans_mlx.memory import plan
 from mnist_kmeans_mlx.progress import announce_end, announcer
 
 
@@ -64,6 +69,10 @@ default="k-means++"
         origin, equally far from every centre.
     device : {"auto", "gpu", "cpu"}, default="auto"
         Where to compute. "auto" takes Metal, then CUDA, then the CPU.
+    memory : int or str, default="auto"
+        How much the process may hold, in bytes or as ``"2GB"``: rows are read again for each pass,
+        bounds are left out, as far as that takes. An array that is given counts only with what is
+        made of it. "auto" is half of the memory that is free. Does not change the result.
 
     Attributes
     ----------
@@ -118,6 +127,7 @@ default="k-means++"
         "copy_x": ["boolean"],
         "algorithm": [StrOptions({"auto", "lloyd", "elkan"})],
         "metric": [StrOptions({"euclidean", "cosine"})],
+        "memory": [str, Interval(Integral, 1, None, closed="left")],
     }
 
     def __init__(
@@ -134,6 +144,7 @@ default="k-means++"
         algorithm: str = "auto",
         metric: str = "euclidean",
         device: str = "auto",
+        memory: int | str = "auto",
     ) -> None:
         self.n_clusters = n_clusters
         self.init = init
@@ -146,6 +157,7 @@ default="k-means++"
         self.algorithm = algorithm
         self.metric = metric
         self.device = device
+        self.memory = memory
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     @on_threads
@@ -154,8 +166,10 @@ default="k-means++"
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows: NumPy of any numeric dtype, `mx.array`, a data frame or a CSR matrix.
+        X : array-like of shape (n_samples, n_features), source of rows or paths
+            Rows: NumPy of any numeric dtype, `mx.array`, a data frame or a CSR matrix; or what
+            `open_rows` takes or gives: ``.npy`` and ``.parquet`` files, larger than memory if need
+            be.
         y : None
             Ignored.
         sample_weight : array-like of shape (n_samples,), optional
@@ -174,7 +188,12 @@ default="k-means++"
         DeviceError
             If ``device="gpu"`` and MLX finds no GPU.
         MemoryError
-            If `X` is sparse and the machine cannot hold it dense.
+            If `X` is sparse and the machine cannot hold it dense, or if `memory` is too little for
+            what is kept of each row.
+        DatasetError
+            If a file cannot be read, or holds NaN or infinity.
+        DistributedError
+            If the ranks of a group are not at the same fit, or one of them fails.
         """
         device, group = devices.resolve(self.device), current()
         X = self._validate_rows(X, reset=True)
@@ -186,8 +205,13 @@ default="k-means++"
         random_state = self._shared(group, X, init, weights)
         project = sphere.unit_centers if self.metric == "cosine" else None
 
-        points = Points(self._measured(X), device, weights, group)
+        points = self._points(X, device, weights, group)
         tol = self.tol * points.mean_variance
+        if callable(init) and getattr(points.rows, "streams", False):
+            raise ValueError(
+                "a callable init is shown all rows, and memory does not hold these: give centers, "
+                "'k-means++' or 'random'."
+            )
         mean = self._mean_for(init, points.rows)
         # For this fit only: a Checkpoint's, and what collects the curve of inertia.
         keeper, history = (self.__dict__.pop(name, None) for name in ("_keeper", "_history"))
@@ -231,6 +255,50 @@ default="k-means++"
             )
         self._set_fitted(best, dtype, device.name)
         return self
+
+    def fit_batches(self, batches: Iterable[Any]) -> Self:
+        """Find the clusters of the rows of all batches, larger than memory if need be.
+
+        Parameters
+        ----------
+        batches : iterable of array-like of shape (m, n_features)
+            A list, or an object whose ``__iter__`` begins anew and gives the same arrays: it is
+            iterated once for each pass over the rows.
+
+        Returns
+        -------
+        KMeans
+            The fitted estimator itself, as if `fit` had been given the batches one after another.
+
+        Raises
+        ------
+        DatasetError
+            If `batches` can be iterated only once, as a generator can, or changes.
+
+        Examples
+        --------
+        >>> batches = [np.array([[0.0], [1.0]]), np.array([[10.0]])]
+        >>> KMeans(2, random_state=0).fit_batches(batches).labels_
+        array([0, 0, 1], dtype=int32)
+        """
+        return self.fit(Batches(batches))
+
+    def _points(self, X: Any, device: Device, weights: Float64 | None, group: Group) -> Points:
+        """The rows, held as far as memory goes."""
+        chosen = plan(X, device, self.memory)
+        rows = X
+        if getattr(X, "streams", False):
+            rows = X[:] if chosen.keep else X
+        elif not chosen.keep and isinstance(X, np.memmap):
+            # Pages of a map that were read would stay, and count.
+            rows = from_memmap(X) or X
+        try:
+            measured = self._measured(rows, chosen.keep)
+            return Points(measured, device, weights, group, chosen.keep, chosen.spare)
+        except ValueError:
+            if getattr(X, "streams", False):
+                check_finite(X)  # says where
+            raise
 
     def to_sklearn(self) -> cluster.KMeans:
         """A fitted :class:`sklearn.cluster.KMeans` that predicts the same.

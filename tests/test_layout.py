@@ -23,6 +23,7 @@ LAYERS = [
     {"report", "benchmark", "experiment"},
     {
         "datasets",
+        "memory",
         "base",
         "estimator",
         "minibatch",

@@ -44,14 +44,16 @@ class Points:
     Parameters
     ----------
     rows : ndarray of shape (n, d), CSR matrix or source of rows
-        Finite numbers of any real dtype. A source has ``streams = True``, reads rows when they are
-        asked for, and no copy of them is kept.
+        Finite numbers of any real dtype. Of a source, slices and `take` read what they give.
     device : Device
         Where `array` lives.
     weights : ndarray of shape (n,), dtype float64, optional
         Weight of each row; all one if None.
     group : Group, optional
         The ranks, if there are others.
+    keep : bool, default=True
+        Whether to keep copies of all rows, as the device has them and narrowed: otherwise each
+        pass makes them anew.
     spare : int, optional
         Bytes that bounds may take; a quarter of the machine's memory if None.
 
@@ -69,8 +71,6 @@ class Points:
         Upper bound of the absolute values of the moved and scaled rows.
     integer : bool
         Whether float32 holds the moved rows exactly, as whole numbers.
-    streams : bool
-        Whether rows are read from a source.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class Points:
         device: Device,
         weights: Float64 | None = None,
         group: Group = ALONE,
+        keep: bool = True,
         spare: int | None = None,
     ) -> None:
         self.rows = rows
@@ -86,7 +87,7 @@ class Points:
         self.weights = weights
         self.group = group
         self.spare = device.memory_bytes // 4 if spare is None else spare
-        self.streams = bool(getattr(rows, "streams", False))
+        self.keep = keep
         self.n, self.d = rows.shape
         self._ends = np.cumsum(group.gather(np.array([self.n])))
         self.total = int(self._ends[-1])
@@ -141,6 +142,8 @@ class Points:
         lows, highs, whole = zip(*self.device.map(part_range, self.host_parts()), strict=True)
         low = np.min(lows, axis=0).astype(np.float64)
         high = np.max(highs, axis=0).astype(np.float64)
+        if not np.isfinite(low + high).all():
+            raise ValueError("Input X contains NaN or infinity.")
         return self.group.min(low), self.group.max(high), bool(self.group.min(all(whole)))
 
     def _convert(self) -> None:
@@ -149,7 +152,7 @@ class Points:
         dense = not hasattr(self.rows, "toarray")
         self._kept = None
         as_quick = dense and self.integer and dtype.kind in "biu" and dtype.itemsize <= 2
-        if not self.streams and not as_quick:
+        if self.keep and not as_quick:
             with mx.stream(self.device.mlx):
                 self._kept = host_view(mx.zeros((self.n, self.d)))
         self.norms_sq: Float64 = np.empty(self.n)
@@ -201,7 +204,7 @@ class Points:
 
     def block(self, part: slice) -> mx.array:
         """Consecutive rows of `array`, made afresh where all of it is not to be kept."""
-        if self.streams or (self.device.kind == "cpu" and "array" not in self.__dict__):
+        if not self.keep or (self.device.kind == "cpu" and "array" not in self.__dict__):
             return mx.array(self.float32(part))
         return self.array[part]
 
@@ -216,7 +219,7 @@ class Points:
     @cached_property
     def sketch(self) -> Sketch | None:
         """Narrow copy of the rows, where one pays and may be kept."""
-        if self.streams:
+        if not self.keep:
             return None
         return Sketch.make(self.float32, self.norms_sq, self.d, self.device)
 

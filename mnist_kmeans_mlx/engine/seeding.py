@@ -123,22 +123,31 @@ def plus_plus(
     # No two rows are further from one another than twice the largest norm.
     reach = 4 * float(points.group.max(points.norms_sq.max(initial=0))) * (1 + 1e-9)
     exact = points.exact(reach, points.integer)
+    # A second look at the best candidate takes less memory than to keep what all would gain.
+    keep = points.keep or 16 * trials * points.n <= points.spare
     for step in range(1, k):
         lots = Lots(points, exact, closest if weights is None else closest * weights)
         draws = random_state.uniform(size=trials) * joined(lots.sums)
         candidates = lots.find(draws)
         centers = points.pick(candidates)
-        gains = _gains(points, exact, closest, centers)
+        gains = _gains(points, exact, closest, centers, keep)
         saved = points.group.sum([sum(saved for _, _, saved in blocks) for blocks in gains])
         best = int(np.argmin(joined((lots.sums - saved).T)))
         chosen[step] = candidates[best]
+        if not keep:
+            gains, best = _gains(points, exact, closest, centers[[best]], keep=True), 0
         for rows, distances, _ in gains[best]:
             closest[rows] = distances
     return chosen
 
 
-def _gains(points: Points, exact: Exact, closest: Float64, candidates: Float64) -> list[list[Gain]]:
-    """For each candidate, block by block, the rows that it is closer to than any chosen row."""
+def _gains(
+    points: Points, exact: Exact, closest: Float64, candidates: Float64, keep: bool
+) -> list[list[Gain]]:
+    """For each candidate, block by block, the rows that it is closer to than any chosen row.
+
+    Only what they save, unless they are to be kept.
+    """
     codebook = Codebook(points, candidates)
     sketched = codebook.sketch()
     slope, constant = codebook.tolerance if sketched is None else sketched.tolerance
@@ -163,7 +172,10 @@ def _gains(points: Points, exact: Exact, closest: Float64, candidates: Float64) 
             if points.weights is not None:
                 heavy = points.weights[part][near]
                 before, after = before * heavy, after * heavy
-            gains.append((part.start + near, distances, exact.sums(before) - exact.sums(after)))
+            saved = exact.sums(before) - exact.sums(after)
+            if not keep:
+                near, distances = near[:0], distances[:0]
+            gains.append((part.start + near, distances, saved))
         return gains
 
     parts = points.device_parts(max(64, codebook.k))

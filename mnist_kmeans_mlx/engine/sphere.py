@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from mnist_kmeans_mlx.engine.points import Float64
+from mnist_kmeans_mlx.engine.points import Float64, Index
 
 # Rows to scale at once: temporaries stay in cache.
 STEP_BYTES = 4 << 20
@@ -54,6 +54,29 @@ def unit_rows(rows: Any) -> Any:
             for sizes in _sizes(scaled[part], slack):
                 scaled[part] /= sizes[:, None]
     return scaled
+
+
+class UnitRows:
+    """Rows of a source or an array, divided by their norms whenever they are asked for.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, d) or source of rows
+    """
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+        self.shape = rows.shape
+        self.dtype = np.dtype(np.float64)
+
+    def __getitem__(self, part: slice) -> Float64:
+        unit: Float64 = unit_rows(self.rows[part])
+        return unit
+
+    def take(self, index: Index, axis: int = 0) -> Float64:
+        """Chosen rows."""
+        unit: Float64 = unit_rows(self.rows.take(index, axis=axis))
+        return unit
 
 
 def _sizes(block: Float64, slack: float) -> tuple[Float64, Float64]:

@@ -1,0 +1,98 @@
+"""How much memory a fit may take, and what it takes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from scipy.sparse import issparse
+
+from mnist_kmeans_mlx.device import Device, free_bytes
+
+# What a fit keeps of each row besides the row itself: its norm, labels, bounds for the nearest and
+# the second nearest centre, while seeding its distance and its share; and what a pass leaves over.
+ROW_BYTES = 72
+# The interpreter, MLX, scikit-learn, blocks of rows that are read and worked on.
+PROCESS_BYTES = 400_000_000
+
+_UNITS = {"": 1, "b": 1}
+_UNITS |= {f"{prefix}b": 1000**power for power, prefix in enumerate("kmgt", 1)}
+_UNITS |= {f"{prefix}ib": 1024**power for power, prefix in enumerate("kmgt", 1)}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to go about the rows of a fit.
+
+    Attributes
+    ----------
+    keep : bool
+        Whether to hold all rows, and copies as the device wants them.
+    spare : int
+        Bytes that are left for bounds.
+    """
+
+    keep: bool
+    spare: int
+
+
+def limit(memory: int | str) -> int:
+    """Bytes that ``memory`` stands for.
+
+    Parameters
+    ----------
+    memory : int or str
+        Bytes, also as ``"1.5GB"`` or ``"800 MiB"``; "auto" is half of what is free.
+
+    Raises
+    ------
+    ValueError
+        It is no size.
+
+    Examples
+    --------
+    >>> limit("1.5GB"), limit("2 GiB")
+    (1500000000, 2147483648)
+    """
+    if memory == "auto":
+        return free_bytes() // 2
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([a-z]*)\s*", str(memory).lower())
+    if found is None or found[2] not in _UNITS or float(found[1]) == 0:
+        raise ValueError(
+            f"memory must be a number of bytes such as 2000000000, '2GB' or '1.5 GiB', or 'auto', "
+            f"not {memory!r}."
+        )
+    return int(float(found[1]) * _UNITS[found[2]])
+
+
+def plan(rows: Any, device: Device, memory: int | str) -> Plan:
+    """What to hold of the rows of a fit.
+
+    Parameters
+    ----------
+    rows : ndarray, CSR matrix or source of rows
+    device : Device
+    memory : int or str
+        As for `limit`. An array that is in memory already is not counted, for it is the caller's.
+
+    Raises
+    ------
+    MemoryError
+        Not even what is kept of each row fits.
+    """
+    n, d = rows.shape
+    room = limit(memory) - PROCESS_BYTES - n * ROW_BYTES
+    if room < 0 and memory != "auto":
+        needed = (PROCESS_BYTES + n * ROW_BYTES) / 1e9
+        raise MemoryError(
+            f"memory={memory!r} is too little for {n} rows: a fit takes {ROW_BYTES} bytes of each "
+            f"besides the row itself, and {PROCESS_BYTES / 1e6:.0f} MB for all, which is "
+            f"{needed:.2f} GB."
+        )
+    narrow = rows.dtype.kind in "biu" and rows.dtype.itemsize <= 2
+    copies = 0 if narrow and not issparse(rows) and device.kind == "cpu" else 4 * n * d
+    if getattr(rows, "streams", False):
+        copies += n * d * rows.dtype.itemsize
+    keep = copies <= room
+    return Plan(keep, max(0, room - copies if keep else room))
