@@ -119,7 +119,7 @@ class Points:
             origin = origin.astype(np.float32).astype(np.float64)
         limit = _reach(low, high, origin)
         self.origin: Float64 = origin
-        self.scale = 1.0 if self.integer or limit == 0 else 2.0 ** -np.frexp(limit)[1]
+        self.scale = 1.0 if self.integer or limit == 0 else 2.0 ** -int(np.frexp(limit)[1])
         self.limit = limit * self.scale
         # Whether float32 arithmetic moves rows with a single rounding.
         self._moves_narrow = self.integer or (self._is_narrow and 1e-30 < limit < 1e30)
