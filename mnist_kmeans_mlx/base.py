@@ -35,6 +35,7 @@ from sklearn.utils.validation import (
 
 from mnist_kmeans_mlx import device as devices
 from mnist_kmeans_mlx.datasets.sources import open_rows
+from mnist_kmeans_mlx.distributed import current
 from mnist_kmeans_mlx.engine import pairwise, seeding, sphere
 from mnist_kmeans_mlx.engine.assignment import FullAssignment
 from mnist_kmeans_mlx.engine.distances import Codebook, inertia
@@ -44,6 +45,13 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 # Kept as they come: the engine converts a block at a time, and narrow rows stay narrow.
 NARROW = (np.bool_, np.uint8, np.int8, np.uint16, np.int16, np.float16)
+
+# How the rows to start from are chosen.
+SEEDING = {
+    "k-means++": seeding.plus_plus,
+    "k-means||": seeding.parallel,
+    "random": seeding.random_rows,
+}
 
 # What fitted centres are asked about goes to the device in blocks of this size.
 BLOCK_BYTES = 256 << 20
@@ -70,7 +78,7 @@ class BaseKMeans(
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 (scikit-learn's protocol)
         "n_clusters": [Interval(Integral, 1, None, closed="left")],
-        "init": [StrOptions({"k-means++", "random"}), callable, "array-like"],
+        "init": [StrOptions(set(SEEDING)), callable, "array-like"],
         "n_init": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
@@ -205,10 +213,18 @@ class BaseKMeans(
                 "MiniBatchKMeans."
             )
 
+    def _alone(self) -> None:
+        """Refuse to share the work with other ranks."""
+        if current().size > 1:
+            raise ValueError(
+                f"{type(self).__name__} works on one rank: of the estimators, KMeans is the one "
+                "that several share."
+            )
+
     def _restarts(self, default: int) -> int:
         given = _is_arraylike_not_scalar(self.init)
         if self.n_init == "auto":
-            one = given or (isinstance(self.init, str) and self.init == "k-means++")
+            one = given or (isinstance(self.init, str) and self.init != "random")
             return 1 if one else default
         if given and self.n_init != 1:
             warnings.warn(
@@ -251,8 +267,7 @@ class BaseKMeans(
     ) -> Float64:
         """Centres to start from; a callable `init` is shown rows that `mean` is taken from."""
         if isinstance(init, str):
-            draw = seeding.plus_plus if init == "k-means++" else seeding.random_rows
-            return points.pick(draw(points, n_clusters, random_state))
+            return points.pick(SEEDING[init](points, n_clusters, random_state))
         if not callable(init):
             centers: Float64 = init
             return centers

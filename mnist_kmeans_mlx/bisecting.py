@@ -20,6 +20,7 @@ from mnist_kmeans_mlx.engine.centroids import Centroids
 from mnist_kmeans_mlx.engine.distances import Codebook
 from mnist_kmeans_mlx.engine.lloyd import Run, lloyd
 from mnist_kmeans_mlx.engine.points import Index, Labels, Points
+from mnist_kmeans_mlx.memory import held
 from mnist_kmeans_mlx.progress import announce_end, announcer
 
 
@@ -159,8 +160,9 @@ class BisectingKMeans(BaseKMeans):
         MemoryError
             If `X` is sparse and the machine cannot hold it dense.
         """
+        self._alone()
         device = devices.resolve(self.device)
-        X = self._validate_rows(X, reset=True)
+        X = held(self._validate_rows(X, reset=True))
         self._check_rows(X, X.shape[0], X.shape[0])
         random_state = check_random_state(self.random_state)
         points = Points(X, device, checked_weights(sample_weight, X))

@@ -119,7 +119,8 @@ class Group:
         Returns
         -------
         Group
-            Of size 1 when this process was not launched as a rank.
+            Of size 1 when this process was not launched as a rank. Ranks on one machine share its
+            cores, unless ``OMP_NUM_THREADS`` says otherwise.
 
         Raises
         ------
@@ -129,6 +130,8 @@ class Group:
         backend = _backend()
         if backend is None:
             return cls.solo()
+        # Ranks of one machine share its cores; set before the device is found and asks.
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // _neighbours())))
         try:
             with _alarm(timeout):
                 ranks = mx.distributed.init(strict=True, backend=backend)
@@ -465,6 +468,22 @@ def _backend() -> str | None:
             return "ring" if len(json.loads(file.read().strip() or "[]")) > 1 else None
     except (KeyError, OSError, ValueError) as error:
         raise DistributedError(f"MLX_RANK is set, but MLX_HOSTFILE is no list: {error}.") from None
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def _neighbours() -> int:
+    """How many ranks this machine has, itself included."""
+    if "OMPI_COMM_WORLD_LOCAL_SIZE" in os.environ:
+        return int(os.environ["OMPI_COMM_WORLD_LOCAL_SIZE"])
+    try:
+        with open(os.environ["MLX_HOSTFILE"], encoding="utf-8") as file:
+            hosts = [addresses[0].rpartition(":")[0] for addresses in json.load(file)]
+        return hosts.count(hosts[int(os.environ["MLX_RANK"])])
+    except (KeyError, OSError, ValueError, IndexError, AttributeError):
+        return 1
 
 
 @contextlib.contextmanager

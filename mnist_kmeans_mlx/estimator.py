@@ -42,13 +42,15 @@ class KMeans(BaseKMeans):
     ----------
     n_clusters : int, default=8
         Number of clusters.
-    init : {"k-means++", "random"}, callable or array of shape (n_clusters, n_features), \
-default="k-means++"
+    init : {"k-means++", "k-means||", "random"}, callable or array of shape (n_clusters, \
+n_features), default="k-means++"
         Where the centres start: greedy k-means++, random rows, given centres, or what
-        ``init(X, n_clusters, random_state=...)`` returns for the centred rows.
+        ``init(X, n_clusters, random_state=...)`` returns for the centred rows. "k-means||" passes
+        over the rows some ten times instead of once for every cluster: for many clusters, and
+        for rows that are read from files.
     n_init : "auto" or int, default="auto"
-        Number of restarts, of which the one with the lowest inertia is kept. "auto" is 1 for
-        "k-means++" and given centres, 10 otherwise.
+        Number of restarts, of which the one with the lowest inertia is kept. "auto" is 10 for
+        "random" and callables, and 1 otherwise.
     max_iter : int, default=300
         Most iterations of one restart.
     tol : float, default=1e-4

@@ -96,3 +96,22 @@ def plan(rows: Any, device: Device, memory: int | str) -> Plan:
         copies += n * d * rows.dtype.itemsize
     keep = copies <= room
     return Plan(keep, max(0, room - copies if keep else room))
+
+
+def held(rows: Any) -> Any:
+    """Rows of a source, in memory.
+
+    Raises
+    ------
+    MemoryError
+        They would take more than half of what is free.
+    """
+    if not getattr(rows, "streams", False):
+        return rows
+    needed = rows.shape[0] * rows.shape[1] * (rows.dtype.itemsize + 4)
+    if needed > limit("auto"):
+        raise MemoryError(
+            f"these rows would take {needed / 1e9:.1f} GB, more than half of the memory that is "
+            "free: KMeans and MiniBatchKMeans read them in parts."
+        )
+    return rows[:]

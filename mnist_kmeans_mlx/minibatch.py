@@ -19,7 +19,7 @@ from mnist_kmeans_mlx.device import Device
 from mnist_kmeans_mlx.engine import minibatch
 from mnist_kmeans_mlx.engine.assignment import FullAssignment
 from mnist_kmeans_mlx.engine.distances import Codebook, inertia
-from mnist_kmeans_mlx.engine.points import Float64, Points
+from mnist_kmeans_mlx.engine.points import Float64, Index, Points
 
 
 class MiniBatchKMeans(BaseKMeans):
@@ -149,7 +149,7 @@ default="k-means++"
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Rows: NumPy of any numeric dtype, `mx.array`, a data frame or a CSR matrix.
+            Rows, as `KMeans.fit` takes them: of files, batches are read row by row.
         y : None
             Ignored.
         sample_weight : array-like of shape (n_samples,), optional
@@ -170,6 +170,7 @@ default="k-means++"
         MemoryError
             If `X` is sparse and the machine cannot hold one batch of it dense.
         """
+        self._alone()
         device = devices.resolve(self.device)
         X = self._validate_rows(X, reset=True)
         self._check_sizes(X)
@@ -181,17 +182,22 @@ default="k-means++"
         centers = self._best_start(X, weights, init, random_state, device)
         self._counts = np.zeros(self.n_clusters)
         self._n_since_reassign = 0
-        share = np.full(n, 1 / n) if weights is None else weights / weights.sum()
+        share = None if weights is None else weights / weights.sum()
         progress = minibatch.Progress(
-            tol=self.tol * _mean_variance(X) if self.tol > 0 else 0.0,
+            tol=self.tol * _mean_variance(X, device) if self.tol > 0 else 0.0,
             patience=self.max_no_improvement,
             smoothing=min(1.0, 2 * self._batch_size / (n + 1)),
         )
         n_steps = self.max_iter * n // self._batch_size
         for number in range(1, n_steps + 1):
-            index = random_state.choice(n, self._batch_size, p=share, replace=True)
+            if share is None:  # what `choice` would draw, without a pass over all shares
+                index = (random_state.random_sample(self._batch_size) * n).astype(np.intp)
+            else:
+                index = random_state.choice(n, self._batch_size, p=share, replace=True)
             previous = centers
-            centers, value = self._step(Points(X[index], device), centers, dtype, random_state)
+            centers, value = self._step(
+                Points(_rows_at(X, index), device), centers, dtype, random_state
+            )
             value /= self._batch_size
             # The first batch shows where the centres start, not what they have learnt.
             reason = ""
@@ -303,7 +309,7 @@ default="k-means++"
     ) -> Float64:
         """Of several starts the one with the lowest inertia of some rows."""
         index = random_state.randint(0, X.shape[0], self._init_size)
-        judges = Points(X[index], device, None if weights is None else weights[index])
+        judges = Points(_rows_at(X, index), device, None if weights is None else weights[index])
         best, lowest = None, np.inf
         for number in range(1, self._n_init + 1):
             if self.verbose:
@@ -329,7 +335,7 @@ default="k-means++"
         """First centres, from `init_size` random rows."""
         if self._init_size < X.shape[0]:
             index = random_state.randint(0, X.shape[0], self._init_size)
-            X, weights = X[index], None if weights is None else weights[index]
+            X, weights = _rows_at(X, index), None if weights is None else weights[index]
         return self._seed(Points(X, device, weights), init, self.n_clusters, random_state)
 
     def _step(
@@ -350,8 +356,14 @@ default="k-means++"
         return centers.astype(dtype).astype(np.float64), value
 
 
-def _mean_variance(X: Any) -> float:
+def _rows_at(X: Any, index: Index) -> Any:
+    return X.take(index) if getattr(X, "streams", False) else X[index]
+
+
+def _mean_variance(X: Any, device: Device) -> float:
     """Mean over the features of their variance."""
+    if getattr(X, "streams", False):
+        return Points(X, device, keep=False).mean_variance
     if issparse(X):
         return float(np.mean(mean_variance_axis(X.astype(np.float64), axis=0)[1]))
     return float(np.mean(np.var(X, axis=0, dtype=np.float64)))

@@ -40,8 +40,8 @@ LAYERS = [
     {"device"},
 ]
 ENGINE_LAYERS = [
-    {"engine.lloyd", "engine.minibatch"},
-    {"engine.seeding", "engine.assignment", "engine.centroids"},
+    {"engine.lloyd", "engine.minibatch", "engine.seeding"},
+    {"engine.assignment", "engine.centroids"},
     {"engine.distances", "engine.pairwise", "engine.sphere"},
     {"engine.points"},
     {"engine.exact", "engine.sketch"},

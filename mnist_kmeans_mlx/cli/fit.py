@@ -18,11 +18,13 @@ from mnist_kmeans_mlx.cli.options import (
     int_or_auto,
     json_option,
     log_option,
+    npy_name,
     quiet_option,
 )
 
 if TYPE_CHECKING:
     from mnist_kmeans_mlx.checkpoint import Checkpoint
+    from mnist_kmeans_mlx.distributed import Group
 
 __all__ = ["fit"]
 
@@ -69,7 +71,7 @@ _DRAWN = 100
 )
 @click.option(
     "--init",
-    type=click.Choice(["k-means++", "random"]),
+    type=click.Choice(["k-means++", "k-means||", "random"]),
     default="k-means++",
     show_default=True,
     help="How the first centres are chosen.",
@@ -82,6 +84,22 @@ _DRAWN = 100
     help="How the nearest centres are found; the result is the same.",
 )
 @device_option
+@click.option(
+    "--memory",
+    metavar="SIZE|auto",
+    default="auto",
+    show_default=True,
+    help="What the process may hold, such as 2GB: what does not fit is read again and again. "
+    "auto: half of what is free.",
+)
+@click.option(
+    "--labels-out",
+    type=click.Path(dir_okay=False),
+    metavar="FILE.npy",
+    callback=npy_name,
+    help="Write the cluster number of each row. With {rank} in the name, each of several ranks "
+    "writes those of its own rows.",
+)
 @click.option(
     "--save", type=click.Path(dir_okay=False), metavar="MODEL", help="Write the model to this file."
 )
@@ -114,6 +132,7 @@ def fit(
     data: str,
     key: str | None,
     labels: str | None,
+    labels_out: str | None,
     save: str | None,
     checkpoint: str | None,
     resume: bool,
@@ -133,40 +152,56 @@ def fit(
     """
     if resume and checkpoint is None:
         raise click.UsageError("--resume needs the --checkpoint to go on from.")
-    output.check_writable(save)
-    keep = None if save is checkpoint is None else _checkpoint(checkpoint, resume, quiet)
-    with output.notes(quiet=quiet), _farewell(keep, quiet):
-        # MLX and scikit-learn: a second that --help does without.
-        import secrets
+    with output.notes(quiet=quiet), ranks() as group:
+        # Of several ranks, the first one speaks and writes.
+        first = group.rank == 0
+        quiet = quiet or not first
+        sharded = labels_out is not None and "{rank}" in labels_out
+        if labels_out is not None and sharded:
+            labels_out = labels_out.replace("{rank}", str(group.rank))
+        elif not first:
+            labels_out = None
+        for path in (labels_out, save if first else None):
+            output.check_writable(path)
+        keep = None if save is checkpoint is None else _checkpoint(checkpoint, resume, quiet)
+        with _farewell(keep, quiet):
+            # MLX and scikit-learn: a second that --help does without.
+            import secrets
 
-        from mnist_kmeans_mlx.experiment import run
+            from mnist_kmeans_mlx.experiment import run
 
-        if seed is None and keep is not None:
-            seed = keep.seed
-        seed = secrets.randbits(32) if seed is None else seed
-        words = {
-            "load": "Loading data",
-            "fit": f"Finding {clusters} clusters",
-            "label": "Inferring digits",
-            "predict": "Predicting the test data",
-            "score": "Scoring",
-        }
-        with output.progress(words, quiet=quiet) as observe:
-            result = run(
-                data,
-                key=key,
-                labels=labels,
-                n_clusters=clusters,
-                seed=seed,
-                command=command_line(ctx, seed),
-                observe=observe,
-                checkpoint=keep,
-                **parameters,
-            )
-        if result.interrupted:
-            if save is not None and not os.path.exists(save):
-                _save(result, save, quiet)
-            raise KeyboardInterrupt
+            if seed is None and keep is not None:
+                seed = keep.seed
+            seed = int(group.broadcast(secrets.randbits(32) if seed is None else seed))
+            words = {
+                "load": "Loading data",
+                "fit": f"Finding {clusters} clusters",
+                "label": "Inferring digits",
+                "predict": "Predicting the test data",
+                "score": "Scoring",
+            }
+            with output.progress(words, quiet=quiet) as observe:
+                result = run(
+                    data,
+                    key=key,
+                    labels=labels,
+                    n_clusters=clusters,
+                    seed=seed,
+                    command=command_line(ctx, seed),
+                    observe=observe,
+                    checkpoint=keep,
+                    gather=not sharded,
+                    **parameters,
+                )
+            if result.interrupted:
+                if first and save is not None and not os.path.exists(save):
+                    _save(result, save, quiet)
+                raise KeyboardInterrupt
+        if labels_out is not None:
+            _write_labels(labels_out, result.estimator.labels_, quiet)
+        group.barrier()
+    if not first:
+        return
     # The result is shown whatever becomes of the model and the log; the model is saved even if
     # nobody reads the result to its end.
     failure = _save(result, save, quiet) or (keep.failure if keep is not None else None)
@@ -178,6 +213,30 @@ def fit(
         _show(result, gallery, quiet)
     if failure is not None:
         raise failure
+
+
+def _write_labels(path: str, labels: Any, quiet: bool) -> None:
+    import numpy as np
+
+    from mnist_kmeans_mlx.persistence.files import write_atomically
+
+    with write_atomically(path) as file:
+        np.save(file, labels, allow_pickle=False)
+    output.note(f"Saved {path}", quiet=quiet)
+
+
+@contextmanager
+def ranks() -> Iterator[Group]:
+    """The ranks that ``mlx.launch`` started, or this process alone."""
+    if not {"MLX_RANK", "OMPI_COMM_WORLD_SIZE"} & os.environ.keys():
+        from mnist_kmeans_mlx.distributed import current
+
+        yield current()
+        return
+    from mnist_kmeans_mlx.distributed import Group
+
+    with Group.init() as group:
+        yield group
 
 
 def _checkpoint(path: str | None, resume: bool, quiet: bool) -> Checkpoint:

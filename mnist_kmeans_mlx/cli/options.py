@@ -17,6 +17,7 @@ __all__ = [
     "int_or_auto",
     "json_option",
     "log_option",
+    "npy_name",
     "quiet_option",
     "whole_numbers",
 ]
@@ -74,7 +75,8 @@ def data_options(what: str) -> Callable[[Command], Command]:
                 show_default=True,
                 metavar="auto|bundled|keras|PATH",
                 help=f"{what} PATH: an MNIST .npz or a folder of IDX files, or a matrix as .npy, "
-                ".npz, .csv, .tsv, .safetensors or .parquet.",
+                ".npz, .csv, .tsv, .safetensors or .parquet, or a pattern in quotes for several "
+                ".npy or .parquet files.",
             ),
         ):
             command = option(command)
@@ -95,6 +97,13 @@ def int_or_auto(ctx: click.Context, parameter: click.Parameter, value: str) -> i
     if not (value.isascii() and value.isdigit() and int(value) > 0):
         raise click.BadParameter(f"{value!r} is neither auto nor a whole number from 1.")
     return int(value)
+
+
+def npy_name(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Check that a file to be written is named .npy."""
+    if value is not None and not value.lower().endswith(".npy"):
+        raise click.BadParameter("the name must end in .npy", ctx, parameter)
+    return value
 
 
 def whole_numbers(least: int, most: int) -> Callable[..., tuple[int, ...]]:

@@ -69,8 +69,8 @@ class Centroids:
             self._sum_all(labels)
         else:
             self._move(changed, before[changed], labels[changed])
-        self.sums = joined(self.points.group.sum(self._sums))
-        self.counts = joined(self.points.group.sum(self._counts))
+        self.sums = joined(self._of_rows.over(self.points.group, self._sums))
+        self.counts = joined(self._of_weights.over(self.points.group, self._counts))
 
     def _sum_all(self, labels: Labels) -> None:
         points = self.points
@@ -185,6 +185,6 @@ def inertia_of_sums(points: Points, centers: Float64, sums: Float64, counts: Flo
         In the units of the rows squared.
     """
     moved = points.move(centers)
-    total = points.sum(points.norms_sq) - 2 * np.vdot(moved, sums)
+    total = points.norm_sq - 2 * np.vdot(moved, sums)
     total += counts @ np.square(moved).sum(axis=1)
     return max(0.0, float(total)) / points.scale**2

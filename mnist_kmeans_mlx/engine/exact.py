@@ -12,6 +12,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from mnist_kmeans_mlx.distributed import Group
+
 Float64 = npt.NDArray[np.float64]
 
 EXACT_FLOAT64 = float(1 << 53)
@@ -48,6 +50,7 @@ class Exact:
         terms = max(2, int(n).bit_length())
         coarse = int(np.frexp(bound)[1]) + terms - 53
         fine = coarse + terms - 53
+        self._units = np.array([0] if self.width == 1 else [coarse, fine])
         self._coarse, self._fine = (np.ldexp(1.5, 52 + unit) for unit in (coarse, fine))
 
     def split(self, a: Float64) -> Float64:
@@ -78,6 +81,16 @@ class Exact:
         total = np.zeros(2)
         for start in range(0, len(a), BLOCK):
             total += self.split(a[start : start + BLOCK]).sum(axis=1)
+        return total
+
+    def over(self, group: Group, sums: Float64) -> Float64:
+        """Sums of parts, shape ``(width, ...)``, of all ranks together."""
+        if group.size == 1:
+            return sums.copy()
+        # In whole units, which any network adds exactly.
+        units = self._units.reshape(-1, *[1] * (sums.ndim - 1))
+        whole = group.sum(np.ldexp(sums, -units).astype(np.int64))
+        total: Float64 = np.ldexp(whole.astype(np.float64), units)
         return total
 
 

@@ -153,9 +153,7 @@ def lloyd(
         average.update(labels)
     previous, centers = start.previous, start.centers
     n_iter, converged, shift = start.n_iter, start.converged, start.shift
-
-    def rechecked() -> int:
-        return start.rechecked + int(group.sum(assign.rechecked))
+    rechecked = start.rechecked
 
     while not converged and n_iter < max_iter:
         before, labels = labels, assign(Codebook(points, centers))
@@ -164,18 +162,22 @@ def lloyd(
             means = project(means)
         previous, centers = centers, means.astype(dtype).astype(np.float64)
         n_iter += 1
-        if group.min(np.array_equal(labels, before)):
+        changed = np.count_nonzero(labels != before)
+        changed, doubts = group.sum([changed, assign.rechecked]).tolist()
+        rechecked = start.rechecked + doubts
+        if changed == 0:
             converged = "strict"
         else:
             shift = float(np.sum((centers - previous) ** 2))
             converged = "tol" if shift <= tol else ""
         if observe is not None:
-            sums, counts, doubts = average.sums, average.counts, rechecked()
+            sums, counts = average.sums, average.counts
             observe(
-                State(n_iter, labels, sums, counts, previous, centers, converged, shift, doubts)
+                State(n_iter, labels, sums, counts, previous, centers, converged, shift, rechecked)
             )
     if converged != "strict" or not np.array_equal(centers, previous):
         labels = assign(Codebook(points, centers))
+        rechecked = start.rechecked + int(group.sum(assign.rechecked))
     return Run(
         labels=labels,
         inertia=inertia(points, centers, labels),
@@ -183,5 +185,5 @@ def lloyd(
         n_iter=n_iter,
         converged=converged,
         shift=shift,
-        rechecked=rechecked(),
+        rechecked=rechecked,
     )

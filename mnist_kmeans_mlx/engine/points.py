@@ -325,6 +325,11 @@ class Points:
         weighted = values if self.weights is None else values * self.weights
         return float(joined(self.group.sum(self.exact(bound, whole).sums(weighted))))
 
+    @cached_property
+    def norm_sq(self) -> float:
+        """Weighted sum of the squared norms of all rows, moved and scaled."""
+        return self.sum(self.norms_sq, self.integer)
+
     # Distances in float64
 
     def distances_sq(

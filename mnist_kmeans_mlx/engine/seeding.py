@@ -5,9 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, host_view
+from mnist_kmeans_mlx.engine.assignment import FullAssignment
 from mnist_kmeans_mlx.engine.distances import Codebook
 from mnist_kmeans_mlx.engine.exact import Exact, joined
 from mnist_kmeans_mlx.engine.points import Float64, Index, Points
+
+# Rounds of k-means||, and how many rows each draws for every centre.
+ROUNDS, OVERSAMPLING = 5, 2
+# Random numbers drawn at once.
+DRAWS = 1 << 20
 
 # Of one block, the rows that a candidate comes closer to, how close, and what that saves.
 Gain = tuple[Index, Float64, Float64]
@@ -75,6 +81,76 @@ def random_rows(points: Points, k: int, random_state: np.random.RandomState) -> 
     return chosen
 
 
+def parallel(points: Points, k: int, random_state: np.random.RandomState) -> Index:
+    """k-means||: a few rounds of many draws each, in place of one pass for every centre.
+
+    Parameters
+    ----------
+    points : Points
+        The rows.
+    k : int
+        How many to choose.
+    random_state : numpy.random.RandomState
+        Source of the draws.
+
+    Returns
+    -------
+    ndarray of int, shape (k,)
+        Numbers of the chosen rows, among those of all ranks.
+
+    Notes
+    -----
+    Each of five rounds draws about ``2 * k`` rows, every row by itself with a chance in proportion
+    to its squared distance from those drawn before. Of all that were drawn, each with the weight of
+    the rows nearest to it, greedy k-means++ keeps `k`. It takes two passes for every round.
+
+    References
+    ----------
+    B. Bahmani, B. Moseley, A. Vattani, R. Kumar and S. Vassilvitskii, *Scalable k-means++*,
+    VLDB 2012.
+    """
+    weights = np.ones(points.n) if points.weights is None else points.weights
+    counts = points.exact(1, whole=True)
+    draw = np.atleast_1d(random_state.random_sample())
+    lots = Lots(points, counts, weights)
+    drawn = lots.find(draw * joined(lots.sums), side="right")
+    candidates, rows = drawn, points.pick(drawn)
+    nearest = np.zeros(points.n, dtype=np.int32)
+    closest = points.distances_sq(None, rows, nearest)
+    for _ in range(ROUNDS):
+        potential = points.sum(closest, points.integer)
+        chances = closest * weights * (OVERSAMPLING * k)
+        hit = _own_draws(points, random_state) * potential < chances
+        drawn = points.group.gather(points.offset + np.flatnonzero(hit))
+        if len(drawn) == 0:
+            continue
+        found = points.pick(drawn)
+        labels = FullAssignment(points)(Codebook(points, found))
+        distances = points.distances_sq(None, found, labels)
+        closer = distances < closest
+        closest[closer] = distances[closer]
+        nearest[closer] = labels[closer] + len(candidates)
+        candidates, rows = np.concatenate([candidates, drawn]), np.concatenate([rows, found])
+    if len(candidates) < k:
+        return plus_plus(points, k, random_state)
+    parts = [np.bincount(nearest, part, len(candidates)) for part in counts.split(weights)]
+    behind = joined(points.group.sum(parts))
+    kept = plus_plus(Points(rows, points.device, behind), k, random_state)
+    return candidates[kept]
+
+
+def _own_draws(points: Points, random_state: np.random.RandomState) -> Float64:
+    """One random number for each row, which does not depend on the rank that holds it."""
+    own = np.empty(points.n)
+    for start in range(0, points.total, DRAWS):
+        drawn = random_state.random_sample(min(DRAWS, points.total - start))
+        first = max(points.offset - start, 0)
+        mine = drawn[first : max(points.offset + points.n - start, 0)]
+        place = start + first - points.offset
+        own[place : place + len(mine)] = mine
+    return own
+
+
 def plus_plus(
     points: Points, k: int, random_state: np.random.RandomState, trials: int | None = None
 ) -> Index:
@@ -131,8 +207,9 @@ def plus_plus(
         candidates = lots.find(draws)
         centers = points.pick(candidates)
         gains = _gains(points, exact, closest, centers, keep)
-        saved = points.group.sum([sum(saved for _, _, saved in blocks) for blocks in gains])
-        best = int(np.argmin(joined((lots.sums - saved).T)))
+        saved = np.array([sum(saved for _, _, saved in blocks) for blocks in gains]).T
+        saved = exact.over(points.group, saved)
+        best = int(np.argmin(joined(lots.sums[:, None] - saved)))
         chosen[step] = candidates[best]
         if not keep:
             gains, best = _gains(points, exact, closest, centers[[best]], keep=True), 0

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from mnist_kmeans_mlx.distributed import Group
 
 __all__ = ["Array", "Data", "ExperimentError", "checksum", "features", "load"]
 
@@ -34,7 +38,7 @@ class Data:
     ----------
     name : str
     train, test : ndarray of shape (n, n_features); `test` may be None
-        Features as the estimator sees them.
+        Features as the estimator sees them; `train` may be a source of rows.
     y_train, y_test : ndarray of shape (n,), or None
         Labels.
     unit : float
@@ -50,6 +54,17 @@ class Data:
     y_test: Array | None = field(default=None, repr=False)
     unit: float = 1.0
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def of_rank(self, group: Group) -> Data:
+        """Return the training rows that one of several ranks is to fit, with all labels."""
+        rows: Any = self.train
+        edges = [len(rows) * rank // group.size for rank in (group.rank, group.rank + 1)]
+        return replace(self, train=rows.part(*edges) if self.streams else rows[slice(*edges)])
+
+    @property
+    def streams(self) -> bool:
+        """Whether the training rows are read from files when they are needed."""
+        return getattr(self.train, "streams", False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return names, counts and origin as JSON holds them."""
@@ -73,6 +88,7 @@ def load(
     *,
     key: str | None = None,
     labels: str | os.PathLike[str] | None = None,
+    memory: int | str = "auto",
 ) -> Data:
     """Find the data behind a name or path.
 
@@ -80,11 +96,14 @@ def load(
     ----------
     source : str or path-like
         ``"auto"``, ``"bundled"`` or ``"keras"`` for MNIST; the path of a folder of IDX files or
-        of an `.npz` file with ``x_train``, which are MNIST too; or any matrix `load_matrix` reads.
+        of an `.npz` file with ``x_train``, which are MNIST too; any matrix `load_matrix` reads; or
+        a pattern for several ``.npy`` or ``.parquet`` files.
     key : str, optional
         Name of an array in a file that holds several; the file is then a matrix.
     labels : path-like, optional
         For a matrix: the file with one whole number per row.
+    memory : int or str
+        A matrix that takes more than a quarter of it stays in its files.
 
     Raises
     ------
@@ -113,10 +132,30 @@ def load(
                 "licence": mnist.licence,
             },
         )
-    matrix = np.asarray(load_matrix(source, key=key))
-    truth = None if labels is None else _labels(labels, len(matrix))
+    rows = _rows(source, memory) if key is None else None
+    if rows is None:
+        rows = np.asarray(load_matrix(source, key=key))
+    truth = None if labels is None else _labels(labels, len(rows))
     facts = {"source": os.fspath(source)}
-    return Data(Path(source).name, matrix.reshape(len(matrix), -1), truth, facts=facts)
+    return Data(Path(source).name, rows, truth, facts=facts)
+
+
+def _rows(source: str | os.PathLike[str], memory: int | str) -> Any:
+    """Rows of a pattern, or of a file too large to be loaded, or None."""
+    from mnist_kmeans_mlx.datasets.sources import check_finite, open_rows
+    from mnist_kmeans_mlx.memory import limit
+
+    pattern = glob.has_magic(os.fspath(source)) and not os.path.exists(source)
+    # What is decoded is at least as large as its file.
+    large = not pattern and os.path.exists(source) and os.path.getsize(source) > limit(memory) // 4
+    if not pattern and not (large and Path(source).suffix.lower() in (".npy", ".parquet")):
+        return None
+    rows = open_rows(source)
+    n, d = rows.shape
+    if n * d * rows.dtype.itemsize > limit(memory) // 4:
+        return rows
+    check_finite(rows)
+    return rows[:]
 
 
 def features(images: Array) -> Array:

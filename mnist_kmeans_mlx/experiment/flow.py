@@ -36,9 +36,12 @@ def run(
     command: str = "",
     observe: Observer | None = None,
     checkpoint: Checkpoint | None = None,
+    gather: bool = True,
     **parameters: Any,
 ) -> Result:
     """Cluster, name the clusters, and score the names.
+
+    Of several ranks each takes its share of the training rows, and has the same result.
 
     Parameters
     ----------
@@ -56,6 +59,9 @@ def run(
         Called with the name of each of `STAGES` as it begins.
     checkpoint : Checkpoint, optional
         Goes on with the fit it holds, and keeps how far this one has come.
+    gather : bool, default=True
+        Whether the estimator's ``labels_`` are to be those of all ranks. They are also gathered if
+        there is anything to score.
     **parameters
         Further parameters of `KMeans`.
 
@@ -76,6 +82,7 @@ def run(
         and that it is `interrupted`.
     """
     from mnist_kmeans_mlx.device import describe
+    from mnist_kmeans_mlx.distributed import current
     from mnist_kmeans_mlx.estimator import KMeans
     from mnist_kmeans_mlx.labeling import infer_cluster_labels, infer_data_labels
     from mnist_kmeans_mlx.metrics import score_labels
@@ -87,23 +94,33 @@ def run(
     environment = describe(device)
     seed = secrets.randbits(32) if seed is None else seed
     with clock("load"):
-        data = source if isinstance(source, Data) else load(source, key=key, labels=labels)
+        if isinstance(source, Data):
+            data = source
+        else:
+            memory = parameters.get("memory", "auto")
+            data = load(source, key=key, labels=labels, memory=memory)
+    group = current()
+    rows = data.of_rank(group).train
     estimator = KMeans(n_clusters, random_state=seed, device=device, **parameters)
     estimator._history = history = History()
     interrupted = False
     with clock("fit"):
         try:
             if checkpoint is None:
-                estimator.fit(data.train)
+                estimator.fit(rows)
             else:
                 timings["fit"] += checkpoint.earlier
-                checkpoint.fit(estimator, data.train)
+                checkpoint.fit(estimator, rows)
         except ValueError as error:
             raise ExperimentError(_sentence(error)) from error
         except (KeyboardInterrupt, OSError) as error:
             if not hasattr(estimator, "labels_"):
                 raise
             interrupted = isinstance(error, KeyboardInterrupt)
+    sizes = group.sum(np.bincount(estimator.labels_, minlength=n_clusters))
+    own = estimator.labels_
+    if group.size > 1 and (gather or data.y_train is not None):
+        estimator.labels_ = group.gather(own)
     digits = train = test = None
     if data.y_train is not None:
         with clock("label"):
@@ -116,6 +133,8 @@ def run(
                 clusters = estimator.predict(data.test)
             with clock("score"):
                 test = score_labels(data.y_test, clusters, infer_data_labels(clusters, digits))
+    if not gather:
+        estimator.labels_ = own
     # Angles have no unit.
     scale = 1 if parameters.get("metric") == "cosine" else data.unit**2
     curves = history.restarts
@@ -129,7 +148,7 @@ def run(
         inertia=float(estimator.inertia_) / scale,
         device=str(estimator.device_),
         rechecked=int(estimator.n_rechecked_),
-        clusters=_clusters(estimator.labels_, n_clusters, digits, data.y_train),
+        clusters=_clusters(sizes, estimator.labels_, digits, data.y_train),
         train=train,
         test=test,
         missing=() if train is None else tuple(int(label) for label in train.missing),
@@ -230,9 +249,9 @@ def evaluate(
 
 
 def _clusters(
-    labels: Array, n_clusters: int, digits: Mapping[int, list[int]] | None, truth: Array | None
+    sizes: Array, labels: Array, digits: Mapping[int, list[int]] | None, truth: Array | None
 ) -> tuple[Cluster, ...]:
-    sizes = np.bincount(labels, minlength=n_clusters)
+    n_clusters = len(sizes)
     if digits is None or truth is None:
         return tuple(Cluster(index, int(size)) for index, size in enumerate(sizes))
     digit_of = {cluster: digit for digit, clusters in digits.items() for cluster in clusters}
