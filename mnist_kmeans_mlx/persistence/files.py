@@ -40,9 +40,7 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        if os.path.exists(target):
-            os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
-        os.replace(temporary, target)
+        put_in_place(temporary, target)
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
@@ -50,6 +48,13 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             # A full disk names no file, and people know nothing of the temporary one.
             raise OSError(error.errno, error.strerror, os.fspath(path)) from None
         raise
+
+
+def put_in_place(temporary: str, target: str) -> None:
+    """Rename a file that is whole, with the permissions of the one it replaces."""
+    if os.path.exists(target):
+        os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
+    os.replace(temporary, target)
 
 
 def remove_leftovers(path: str | os.PathLike[str]) -> None:

@@ -1,0 +1,286 @@
+"""Rows written as they are computed, to a file that appears whole or not at all.
+
+What is there before the end lies beside it: `.NAME.partial`, an `.npy` file that is not yet full,
+and `.NAME.partial.json`, which says of how many of its rows that is certain. Parquet has no rows to
+go on from, and is made from the partial file at the end, for which there must be room for both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import io
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mnist_kmeans_mlx.datasets.faults import PathLike, blaming
+from mnist_kmeans_mlx.datasets.tables import arrow
+from mnist_kmeans_mlx.persistence.files import check_writable, put_in_place
+
+__all__ = ["Sink", "open_sink"]
+
+# Seconds of work that a break may cost.
+_EVERY = 5.0
+# Bytes of a Parquet row group, which is held while it is written.
+_GROUP = 1 << 25
+
+
+@contextlib.contextmanager
+def open_sink(
+    path: PathLike,
+    shape: tuple[int, ...],
+    dtype: npt.DTypeLike,
+    identity: Mapping[str, Any],
+    *,
+    resume: bool = True,
+) -> Iterator[Sink]:
+    """Write rows as they come; the file appears when all are there.
+
+    Parameters
+    ----------
+    path : path-like
+        Its suffix names the format: ``.npy``, or ``.parquet`` (needs pyarrow) with a column
+        ``label``, or columns ``distance_0`` and so on if `shape` has two dimensions.
+    shape : tuple (n,) or (n, k)
+        Of the whole.
+    dtype : dtype
+        Of real numbers.
+    identity : mapping
+        What the rows depend on, as JSON can hold it: with any other, what is there of an earlier
+        attempt is not gone on with.
+    resume : bool, default=True
+        Go on where an earlier attempt was broken off, by Ctrl-C, a full disk or a power failure;
+        False begins anew.
+
+    Yields
+    ------
+    Sink
+        It wants the rows from `Sink.rows_done` on.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written, or another process is writing it.
+    ValueError
+        The suffix is unknown, rows do not fit, or some are missing at the end.
+    DatasetError
+        pyarrow is needed and not installed.
+    """
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in (".npy", ".parquet"):
+        raise ValueError(f"{os.fspath(path)!r} cannot be written: name it .npy or .parquet.")
+    if suffix == ".parquet":
+        with blaming(path):
+            arrow()  # now, not after an hour
+    sink = Sink(path, shape, dtype, identity, resume=resume)
+    try:
+        yield sink
+        if sink.rows_done < shape[0]:
+            raise ValueError(
+                f"{os.fspath(path)!r} is not complete: {sink.rows_done} of {shape[0]} rows came."
+            )
+        sink.finish()
+    except BaseException:
+        with contextlib.suppress(OSError):
+            sink.record()
+        raise
+    finally:
+        sink.close()
+
+
+class Sink:
+    """A file that is being written; see `open_sink`.
+
+    Attributes
+    ----------
+    rows_done : int
+        Rows that are there, also from an earlier attempt.
+    """
+
+    def __init__(
+        self,
+        path: PathLike,
+        shape: tuple[int, ...],
+        dtype: npt.DTypeLike,
+        identity: Mapping[str, Any],
+        *,
+        resume: bool,
+    ) -> None:
+        self.path = os.fspath(path)
+        self.shape = tuple(shape)
+        self.dtype = np.dtype(dtype)
+        self.rows_done = 0
+        self._row = self.dtype.itemsize * int(np.prod(shape[1:]))
+        self._header = _npy_header(self.shape, self.dtype)
+        self._target = os.path.realpath(path)
+        folder, name = os.path.split(self._target)
+        self._partial = os.path.join(folder, f".{name}.partial")
+        self._journal = f"{self._partial}.json"
+        self._identity = json.loads(json.dumps(dict(identity)))
+        check_writable(path)
+        with self._named():
+            self._file = os.fdopen(os.open(self._partial, os.O_RDWR | os.O_CREAT, 0o666), "r+b", 0)
+            try:
+                self._begin(resume)
+            except BaseException:
+                self.close()
+                raise
+
+    def append(self, rows: npt.ArrayLike) -> None:
+        """Write the next rows.
+
+        Parameters
+        ----------
+        rows : array-like of shape (m,) or (m, k)
+            Converted to the dtype of the file, but not from fractions to whole numbers.
+        """
+        rows = np.asarray(rows)
+        if rows.shape[1:] != self.shape[1:] or len(rows) > self.shape[0] - self.rows_done:
+            raise ValueError(
+                f"Rows of shape {rows.shape} do not fit into {self.path!r} of shape {self.shape}, "
+                f"of which {self.rows_done} are there."
+            )
+        data = np.ascontiguousarray(rows.astype(self.dtype, casting="same_kind", copy=False))
+        with self._named():
+            # Not where the file is: it may have failed within a row.
+            self._file.seek(len(self._header) + self.rows_done * self._row)
+            _write(self._file, data.reshape(-1).view(np.uint8).data)
+        self.rows_done += len(rows)
+        if time.monotonic() >= self._due:
+            self.record()
+
+    def record(self) -> None:
+        """Make sure of the rows that are there, and note how many these are."""
+        with self._named():
+            os.fsync(self._file.fileno())
+            note = {"identity": self._identity, "rows": self.rows_done}
+            with _whole(self._journal) as file:
+                file.write(json.dumps(note).encode())
+        self._due = time.monotonic() + _EVERY
+
+    def finish(self) -> None:
+        """Let the file take its place."""
+        self.record()
+        with self._named():
+            if self._target.lower().endswith(".parquet"):
+                with _whole(self._target, f"{self._partial}.parquet") as file:
+                    self._write_parquet(file)
+                os.unlink(self._partial)
+            else:
+                put_in_place(self._partial, self._target)
+            os.unlink(self._journal)
+
+    def close(self) -> None:
+        """Let go of the partial file, which stays."""
+        self._file.close()
+
+    def _begin(self, resume: bool) -> None:
+        if not self._is_ours():
+            raise OSError(errno.EBUSY, "is being written by another process", self.path)
+        self.rows_done = self._found() if resume else 0
+        if not self.rows_done:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._journal)  # first: it must not speak of other rows
+            self._file.truncate(0)
+            self._file.seek(0)
+            _write(self._file, memoryview(self._header))
+        # What follows is not certain to be what was written.
+        self._file.truncate(len(self._header) + self.rows_done * self._row)
+        self.record()
+
+    def _is_ours(self) -> bool:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a network without locks
+            pass
+        # Whoever had the lock may have put this very file in place.
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), os.stat(self._partial))
+        except FileNotFoundError:
+            return False
+
+    def _found(self) -> int:
+        """Return the rows of an earlier attempt at the same that are certain."""
+        try:
+            with open(self._journal, "rb") as file:
+                note = json.loads(file.read())
+            rows, identity = note["rows"], note["identity"]
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            return 0
+        same = identity == self._identity and self._file.read(len(self._header)) == self._header
+        size = os.fstat(self._file.fileno()).st_size
+        fits = (
+            isinstance(rows, int)
+            and 0 <= rows <= self.shape[0]
+            and size >= len(self._header) + rows * self._row
+        )
+        return rows if same and fits else 0
+
+    def _write_parquet(self, file: IO[bytes]) -> None:
+        pa, pq = arrow()
+        width = int(np.prod(self.shape[1:]))
+        two = len(self.shape) > 1
+        names = [f"distance_{i}" for i in range(width)] if two else ["label"]
+        kind = pa.from_numpy_dtype(self.dtype)
+        step = max(1, _GROUP // max(1, self._row))
+        self._file.seek(len(self._header))
+        with pq.ParquetWriter(file, pa.schema([(name, kind) for name in names])) as writer:
+            for start in range(0, self.shape[0], step):
+                rows = np.empty((min(step, self.shape[0] - start), width), self.dtype)
+                _read(self._file, rows.reshape(-1).view(np.uint8).data)
+                columns = [pa.array(np.ascontiguousarray(column)) for column in rows.T]
+                writer.write_table(pa.table(columns, names))
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Name the file that people know in what the system says of the others."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror or str(error), self.path) from None
+
+
+@contextlib.contextmanager
+def _whole(path: str, temporary: str | None = None) -> Iterator[IO[bytes]]:
+    """Write a file that only the holder of the lock writes, so that its names can be plain."""
+    temporary = temporary or f"{path}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        put_in_place(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    formats = np.lib.format
+    header = io.BytesIO()
+    fields = {"descr": formats.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    formats.write_array_header_1_0(header, fields)
+    return header.getvalue()
+
+
+def _write(file: IO[bytes], data: memoryview) -> None:
+    while data:
+        data = data[file.write(data) :]
+
+
+def _read(file: Any, data: memoryview) -> None:
+    while data:
+        count = file.readinto(data)
+        if not count:
+            raise OSError(errno.EIO, "its partial file was cut short by somebody else")
+        data = data[count:]
