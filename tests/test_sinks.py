@@ -241,13 +241,13 @@ print(flush=True)
 with sinks.open_sink({str(path)!r}, rows.shape, rows.dtype, {MODEL!r}) as sink:
     print(sink.rows_done, flush=True)
     while sink.rows_done < len(rows):
-        sink.append(rows[sink.rows_done : sink.rows_done + 500])
+        sink.append(rows[sink.rows_done : sink.rows_done + 100])
 """
     rows = np.arange(60_000, dtype=np.int32)
     rng = random.Random(0)
     path.write_bytes(b"before")
     begun, killed = [], 0
-    for _ in range(8):
+    for _ in range(6):
         with subprocess.Popen(
             [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT
         ) as process:
@@ -263,3 +263,59 @@ with sinks.open_sink({str(path)!r}, rows.shape, rows.dtype, {MODEL!r}) as sink:
     assert killed
     assert begun == sorted(begun)
     assert_array_equal(read(path), rows)
+
+
+def test_killed_at_every_step(path):
+    """Before each flush, renaming and removal, of which the last ones are those of the end."""
+    code = f"""
+import os, signal, numpy as np
+from mnist_kmeans_mlx.persistence import sinks
+sinks.arrow() if {path.suffix!r} == ".parquet" else None
+rows = np.arange(60, dtype=np.int32)
+
+def write(moment):
+    def deadly(function):
+        def call(*arguments):
+            nonlocal moment
+            moment -= 1
+            if moment == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments)
+        return call
+    for name in ("fsync", "replace", "unlink"):
+        setattr(os, name, deadly(getattr(os, name)))
+    with sinks.open_sink({str(path)!r}, rows.shape, rows.dtype, {MODEL!r}) as sink:
+        sink.append(rows[sink.rows_done :])
+
+moment, done = 0, False
+while not done:
+    moment += 1
+    with open({str(path)!r}, "wb") as file:
+        file.write(b"before")
+    child = os.fork()
+    if not child:
+        write(moment)
+        os._exit(0)
+    done = not os.waitpid(child, 0)[1]
+    with open({str(path)!r}, "rb") as file:
+        print(moment, done, file.read() == b"before", flush=True)
+    if not done:
+        with sinks.open_sink({str(path)!r}, rows.shape, rows.dtype, {MODEL!r}) as sink:
+            sink.append(rows[sink.rows_done :])
+        print(sorted(os.listdir({str(path.parent)!r})))
+        saved = open({str(path)!r}, "rb").read()
+print(saved == open({str(path)!r}, "rb").read())
+"""
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, cwd=ROOT
+    )
+    assert run.returncode == 0, run.stderr
+    *steps, same = run.stdout.splitlines()
+    assert same == "True"
+    assert len(steps) > 16
+    assert set(steps[1::2]) == {f"['{path.name}']"}
+    untouched = [line.endswith("False True") for line in steps[:-1:2]]
+    assert untouched == sorted(untouched, reverse=True)
+    assert untouched[0]
+    assert not untouched[-1]  # killed when all was done but to tidy up
+    assert_array_equal(read(path), np.arange(60, dtype=np.int32))

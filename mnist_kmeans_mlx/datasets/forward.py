@@ -103,13 +103,18 @@ def parquet_reader(path: PathLike) -> ForwardReader:
         before = stamp(os.stat(path))
     starts = [0, *accumulate(groups)][:-1]
     step = max(1, STRETCH // (shape[1] * dtype.itemsize))
-    # Without a buffer pyarrow would read whole columns of a row group.
-    options = {"buffer_size": min(1 << 20, max(1 << 14, (1 << 25) // shape[1]))}
+    # Without a buffer for each column pyarrow would read a whole row group.
+    options = {
+        "pre_buffer": False,
+        "buffer_size": min(1 << 20, max(1 << 14, (1 << 25) // shape[1])),
+    }
 
     def begin(first: int) -> Iterator[Array]:
         row = starts[first]
         with opened_parquet(path, **options) as (parquet, columns, _):
-            for batch in parquet.iter_batches(step, row_groups=range(first, len(groups))):
+            for batch in parquet.iter_batches(
+                step, row_groups=range(first, len(groups)), use_threads=False
+            ):
                 if stamp(os.stat(path)) != before:
                     raise changed()
                 rows = np.empty((batch.num_rows, shape[1]), dtype)

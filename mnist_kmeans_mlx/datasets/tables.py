@@ -116,7 +116,9 @@ def opened_parquet(
             raise Fault(f"is not a Parquet file (it starts with {start_of(file)!r})")
         pa, pq = arrow()
         try:
-            parquet = pq.ParquetFile(file, **options)
+            # Through a file of Python's it would be read with the GIL held.
+            native = pa.OSFile(os.fsencode(path))
+            parquet = pq.ParquetFile(native, **options)
             columns = _numeric_columns(parquet.schema_arrow)
             dtypes = [np.dtype(field.type.to_pandas_dtype()) for field in columns.values()]
             # With no column at all the shape is refused, whatever the dtype.

@@ -70,12 +70,18 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
                 os.unlink(entry)
 
 
-def _open_beside(path: str | os.PathLike[str]) -> tuple[int, str, str]:
-    """Open a temporary file in the folder of `path`: descriptor, its name, the file to replace."""
+def file_to_replace(path: str | os.PathLike[str]) -> str:
+    """Return the file behind any links, which need not exist; refuse a folder or a device."""
     target = os.path.realpath(path)
     if os.path.exists(target) and not os.path.isfile(target):
         # Renaming over a device would replace the device.
         raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+    return target
+
+
+def _open_beside(path: str | os.PathLike[str]) -> tuple[int, str, str]:
+    """Open a temporary file in the folder of `path`: descriptor, its name, the file to replace."""
+    target = file_to_replace(path)
     folder, name = os.path.split(target)
     temporary = os.path.join(folder, f".{name[:60]}.{secrets.token_hex(4)}.tmp")
     try:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from mnist_kmeans_mlx.datasets.faults import PathLike, blaming
 from mnist_kmeans_mlx.datasets.tables import arrow
-from mnist_kmeans_mlx.persistence.files import check_writable, put_in_place
+from mnist_kmeans_mlx.persistence.files import file_to_replace, put_in_place
 
 __all__ = ["Sink", "open_sink"]
 
@@ -119,12 +119,11 @@ class Sink:
         self.rows_done = 0
         self._row = self.dtype.itemsize * int(np.prod(shape[1:]))
         self._header = _npy_header(self.shape, self.dtype)
-        self._target = os.path.realpath(path)
+        self._target = file_to_replace(path)
         folder, name = os.path.split(self._target)
         self._partial = os.path.join(folder, f".{name}.partial")
         self._journal = f"{self._partial}.json"
         self._identity = json.loads(json.dumps(dict(identity)))
-        check_writable(path)
         with self._named():
             self._file = os.fdopen(os.open(self._partial, os.O_RDWR | os.O_CREAT, 0o666), "r+b", 0)
             try:
@@ -169,7 +168,7 @@ class Sink:
         """Let the file take its place."""
         self.record()
         with self._named():
-            if self._target.lower().endswith(".parquet"):
+            if self.path.lower().endswith(".parquet"):
                 with _whole(self._target, f"{self._partial}.parquet") as file:
                     self._write_parquet(file)
                 os.unlink(self._partial)
