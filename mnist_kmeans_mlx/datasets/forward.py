@@ -109,20 +109,26 @@ def parquet_reader(path: PathLike) -> ForwardReader:
         "buffer_size": min(1 << 20, max(1 << 14, (1 << 25) // shape[1])),
     }
 
+    def check() -> None:
+        if not os.path.exists(path) or stamp(os.stat(path)) != before:
+            raise changed()
+
     def begin(first: int) -> Iterator[Array]:
         row = starts[first]
         with opened_parquet(path, **options) as (parquet, columns, _):
-            for batch in parquet.iter_batches(
-                step, row_groups=range(first, len(groups)), use_threads=False
-            ):
-                if stamp(os.stat(path)) != before:
-                    raise changed()
-                rows = np.empty((batch.num_rows, shape[1]), dtype)
-                copy_columns(batch, columns, rows)
-                row += len(rows)
-                yield rows
-            if row != shape[0]:
-                raise Fault(f"is damaged: it promises {shape[0]} rows and holds {row}")
+            remaining = range(first, len(groups))
+            try:
+                for batch in parquet.iter_batches(step, row_groups=remaining, use_threads=False):
+                    check()
+                    rows = np.empty((batch.num_rows, shape[1]), dtype)
+                    copy_columns(batch, columns, rows)
+                    row += len(rows)
+                    yield rows
+                if row != shape[0]:
+                    raise Fault(f"is damaged: it promises {shape[0]} rows and holds {row}")
+            except Exception:
+                check()  # which explains the rest
+                raise
 
     return ForwardReader(name, shape, dtype, starts, begin)
 
