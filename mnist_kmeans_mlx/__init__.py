@@ -4,10 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mnist_kmeans_mlx.answers import predict_to, transform_to
     from mnist_kmeans_mlx.bisecting import BisectingKMeans
     from mnist_kmeans_mlx.checkpoint import Checkpoint, CheckpointError
     from mnist_kmeans_mlx.datasets import Dataset, DatasetError, load_matrix, load_mnist, open_rows
     from mnist_kmeans_mlx.device import DeviceError
+    from mnist_kmeans_mlx.distributed import DistributedError
     from mnist_kmeans_mlx.estimator import KMeans
     from mnist_kmeans_mlx.functions import k_means, kmeans_plusplus
     from mnist_kmeans_mlx.labeling import (
@@ -28,6 +30,7 @@ __all__ = [
     "Dataset",
     "DatasetError",
     "DeviceError",
+    "DistributedError",
     "KMeans",
     "MiniBatchKMeans",
     "ModelError",
@@ -39,7 +42,9 @@ __all__ = [
     "load_mnist",
     "load_model",
     "open_rows",
+    "predict_to",
     "save_model",
+    "transform_to",
 ]
 
 # Names load their room on first use: mlx and scikit-learn take a second that --help should not.
@@ -51,6 +56,7 @@ _ROOMS = {
     "Dataset": "datasets",
     "DatasetError": "datasets",
     "DeviceError": "device",
+    "DistributedError": "distributed",
     "KMeans": "estimator",
     "MiniBatchKMeans": "minibatch",
     "ModelError": "persistence",
@@ -62,7 +68,9 @@ _ROOMS = {
     "load_mnist": "datasets",
     "load_model": "persistence",
     "open_rows": "datasets",
+    "predict_to": "answers",
     "save_model": "persistence",
+    "transform_to": "answers",
 }
 
 

@@ -98,6 +98,11 @@ def plan(rows: Any, device: Device, memory: int | str) -> Plan:
     return Plan(keep, max(0, room - copies if keep else room))
 
 
+def fits(nbytes: int, n: int, memory: int | str) -> bool:
+    """Whether `n` rows of so many bytes can be held, besides what a fit keeps of each."""
+    return nbytes <= limit(memory) - PROCESS_BYTES - n * ROW_BYTES
+
+
 def held(rows: Any) -> Any:
     """Rows of a source, in memory.
 

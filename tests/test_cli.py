@@ -14,10 +14,22 @@ import pytest
 from click.testing import CliRunner
 from numpy.testing import assert_array_equal
 
-from mnist_kmeans_mlx import __version__
+from mnist_kmeans_mlx import KMeans, __version__
 from mnist_kmeans_mlx.cli import main
+from mnist_kmeans_mlx.persistence import load_model
 
-COMMANDS = ["fit", "predict", "evaluate", "sweep", "compare", "report", "data", "env", "log"]
+COMMANDS = [
+    "fit",
+    "predict",
+    "transform",
+    "evaluate",
+    "sweep",
+    "compare",
+    "report",
+    "data",
+    "env",
+    "log",
+]
 QUICK = ["-k", "12", "--max-iter", "3", "--seed", "5"]
 HEAVY = {"mlx", "numpy", "sklearn", "scipy", "tensorflow", "keras", "pandas", "matplotlib"}
 
@@ -277,7 +289,7 @@ def test_predict_to_a_file(call, model, mnist, tmp_path):
     assert table.dtype.names == ("cluster", "label")
     assert_array_equal(table["label"], expected)
     done = call("predict", model[0], "auto", "--out", tmp_path / "out.txt", code=2)
-    assert ".npy or .csv" in done.stderr
+    assert ".npy, .parquet or .csv" in done.stderr
     assert sorted(os.listdir(tmp_path)) == ["out.csv", "out.npy", "scaled.npy", "some.npy"]
 
 
@@ -514,3 +526,32 @@ def test_a_terminal_without_unicode_gets_no_traceback(environment, matrix):
     assert process.returncode == 0, complaint
     assert out.isascii()
     assert b"2 clusters" in out
+
+
+def test_transform_writes_distances(call, model, tmp_path, mnist):
+    done = call("transform", model[0], "auto", "--out", tmp_path / "far.npy", "--json")
+    assert json.loads(done.stdout) == {"file": str(tmp_path / "far.npy"), "rows": 10_000}
+    far = np.load(tmp_path / "far.npy")
+    rows = mnist.x_test.reshape(10_000, -1)
+    assert_array_equal(far, load_model(model[0]).estimator.transform(rows))
+
+
+def test_rows_in_parts(call, model, tmp_path, mnist):
+    rows = mnist.x_test.reshape(10_000, -1)
+    for number, part in enumerate(np.array_split(rows, 3)):
+        np.save(tmp_path / f"rows-{number}.npy", part)
+    # So little that the rows stay in their files.
+    words = [tmp_path / "rows-*.npy", "--memory", "401.5MB"]
+    call("predict", model[0], *words, "--out", tmp_path / "found.npy", "--cluster-numbers")
+    found = load_model(model[0]).estimator.predict(rows)
+    assert_array_equal(np.load(tmp_path / "found.npy"), found)
+    done = call("predict", model[0], *words, code=2)
+    assert "larger than --memory: write the answer to an --out file" in done.stderr
+    for data in (words[:1], words):
+        call("fit", "--data", *data, "-k", 3, "--seed", 0, "--labels-out", tmp_path / "labels.npy")
+        expected = KMeans(3, random_state=0).fit_predict(rows)
+        assert_array_equal(np.load(tmp_path / "labels.npy"), expected)
+    done = call("fit", "--data", *words[:1], "--memory", "9MB", code=1)
+    assert "memory='9MB' is too little for 10000 rows" in done.stderr
+    assert "no size" in call("fit", "--memory", "lots", code=2).stderr
+    assert "end in .npy" in call("fit", "--labels-out", "labels.txt", code=2).stderr

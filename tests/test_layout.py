@@ -24,6 +24,7 @@ LAYERS = [
     {
         "datasets",
         "memory",
+        "answers",
         "base",
         "estimator",
         "minibatch",

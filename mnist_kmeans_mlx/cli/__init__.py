@@ -15,7 +15,7 @@ from mnist_kmeans_mlx import __version__
 from mnist_kmeans_mlx.cli.compare import compare
 from mnist_kmeans_mlx.cli.fit import fit
 from mnist_kmeans_mlx.cli.info import data_command, env, log_command
-from mnist_kmeans_mlx.cli.models import evaluate, predict
+from mnist_kmeans_mlx.cli.models import evaluate, predict, transform
 from mnist_kmeans_mlx.cli.options import SETTINGS
 from mnist_kmeans_mlx.cli.report import report
 from mnist_kmeans_mlx.cli.sweep import sweep
@@ -38,7 +38,8 @@ class _Group(click.Group):
         except BrokenPipeError:
             raise  # click ends quietly when `head` has seen enough
         except MemoryError as error:
-            raise click.ClickException("there is not enough memory for this.") from error
+            said = str(error) or "there is not enough memory for this."
+            raise click.ClickException(said) from error
         except OSError as error:
             reason = error.strerror or str(error)
             where = "" if error.filename is None else f": {error.filename}"
@@ -80,5 +81,16 @@ def main() -> None:
             stream.reconfigure(errors="replace")
 
 
-for command in (fit, predict, evaluate, sweep, compare, report, data_command, env, log_command):
+for command in (
+    fit,
+    predict,
+    transform,
+    evaluate,
+    sweep,
+    compare,
+    report,
+    data_command,
+    env,
+    log_command,
+):
     main.add_command(command)

@@ -18,6 +18,7 @@ from mnist_kmeans_mlx.cli.options import (
     int_or_auto,
     json_option,
     log_option,
+    memory_option,
     npy_name,
     quiet_option,
 )
@@ -84,14 +85,7 @@ _DRAWN = 100
     help="How the nearest centres are found; the result is the same.",
 )
 @device_option
-@click.option(
-    "--memory",
-    metavar="SIZE|auto",
-    default="auto",
-    show_default=True,
-    help="What the process may hold, such as 2GB: what does not fit is read again and again. "
-    "auto: half of what is free.",
-)
+@memory_option
 @click.option(
     "--labels-out",
     type=click.Path(dir_okay=False),

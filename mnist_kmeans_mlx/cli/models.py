@@ -13,18 +13,24 @@ from mnist_kmeans_mlx.cli.options import (
     device_option,
     json_option,
     key_option,
+    memory_option,
     quiet_option,
 )
 
-__all__ = ["evaluate", "predict"]
+__all__ = ["evaluate", "predict", "transform"]
 
 _model = click.argument("model", type=click.Path(exists=True, dir_okay=False))
 
 
-def _out(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    if value is not None and not value.lower().endswith((".npy", ".csv")):
-        raise click.BadParameter("the name must end in .npy or .csv", ctx, parameter)
-    return value
+def _named(*suffixes: str) -> Any:
+    def check(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+        if value is not None and not value.lower().endswith(suffixes):
+            raise click.BadParameter(
+                f"the name must end in {', '.join(suffixes[:-1])} or {suffixes[-1]}", ctx, parameter
+            )
+        return value
+
+    return check
 
 
 @click.command(context_settings=SETTINGS)
@@ -43,9 +49,11 @@ def _out(ctx: click.Context, parameter: click.Parameter, value: str | None) -> s
     "--out",
     type=click.Path(dir_okay=False),
     metavar="FILE",
-    callback=_out,
-    help="Write to a .npy (what would be printed) or .csv file (cluster and label).",
+    callback=_named(".npy", ".parquet", ".csv"),
+    help="Write to a file: .npy or .parquet (what would be printed; the same command goes on after "
+    "a break), or .csv (cluster and label).",
 )
+@memory_option
 @device_option
 @json_option
 @quiet_option
@@ -56,6 +64,7 @@ def predict(
     part: str,
     cluster_numbers: bool,
     out: str | None,
+    memory: str,
     device: str,
     json: bool,
     quiet: bool,
@@ -74,10 +83,23 @@ def predict(
         with output.progress(words, quiet=quiet) as observe:
             observe("load")
             loaded = load_model(model)
-            source = experiment.load(data, key=key)
+            source = experiment.load(data, key=key, memory=memory)
             rows = source.train if part == "train" or source.test is None else source.test
             observe("predict")
-            clusters, labels = experiment.predict(loaded, rows, device=device)
+            in_parts = out is not None and not out.lower().endswith(".csv") and not json
+            if out is not None and in_parts:
+                experiment.predict_to(loaded, rows, out, digits=not cluster_numbers, device=device)
+            elif source.streams:
+                raise click.UsageError(
+                    "this data is larger than --memory: write the answer to an --out file named "
+                    ".npy or .parquet."
+                )
+            else:
+                clusters, labels = experiment.predict(loaded, rows, device=device)
+    if in_parts:
+        if loaded.cluster_labels is None and not cluster_numbers:
+            output.note("Note: this model names no digits; these are cluster numbers.", quiet=quiet)
+        return
     if labels is None and not cluster_numbers:
         output.note("Note: this model names no digits; these are cluster numbers.", quiet=quiet)
     values = clusters if labels is None or cluster_numbers else labels
@@ -107,6 +129,54 @@ def _write(path: str, values: Any, clusters: Any, labels: Any) -> None:
             *(",".join(map(str, row)) for row in zip(*columns.values(), strict=True)),
         ]
         file.write(("\n".join(lines) + "\n").encode())
+
+
+@click.command(context_settings=SETTINGS)
+@_model
+@click.argument("data", type=click.Path())
+@key_option
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    callback=_named(".npy", ".parquet"),
+    required=True,
+    help="The .npy or .parquet file to write; the same command goes on after a break.",
+)
+@memory_option
+@device_option
+@json_option
+@quiet_option
+def transform(
+    model: str,
+    data: str,
+    key: str | None,
+    out: str,
+    memory: str,
+    device: str,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """Write the distances of every row of DATA to all centroids.
+
+    MODEL is a file that `fit --save` wrote. DATA is as for `predict`; of MNIST, it is the test
+    images.
+    """
+    output.check_writable(out)
+    with output.notes(quiet=quiet):
+        from mnist_kmeans_mlx import experiment
+        from mnist_kmeans_mlx.persistence import load_model
+
+        words = {"load": "Loading", "transform": "Measuring"}
+        with output.progress(words, quiet=quiet) as observe:
+            observe("load")
+            loaded = load_model(model)
+            source = experiment.load(data, key=key, memory=memory)
+            observe("transform")
+            rows = source.train if source.test is None else source.test
+            experiment.transform_to(loaded, rows, out, device=device)
+    if json:
+        output.emit_json({"file": out, "rows": len(rows)})
 
 
 @click.command(context_settings=SETTINGS)

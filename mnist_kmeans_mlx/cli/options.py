@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ __all__ = [
     "int_or_auto",
     "json_option",
     "log_option",
+    "memory_option",
     "npy_name",
     "quiet_option",
     "whole_numbers",
@@ -85,8 +87,26 @@ def data_options(what: str) -> Callable[[Command], Command]:
     return decorate
 
 
+def _size(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Check a number of bytes, with a unit perhaps."""
+    if value != "auto" and not re.fullmatch(r"\d+(\.\d*)? *([kmgt]i?)?b?", value.lower()):
+        raise click.BadParameter(f"{value!r} is no size such as 2GB or 800MB.")
+    return value
+
+
 key_option = click.option(
     "--key", metavar="NAME", help="Which array of an .npz or .safetensors file is the matrix."
+)
+
+
+memory_option = click.option(
+    "--memory",
+    metavar="SIZE|auto",
+    default="auto",
+    show_default=True,
+    callback=_size,
+    help="What the process may hold, such as 2GB: what does not fit is read in parts. auto: half "
+    "of what is free.",
 )
 
 

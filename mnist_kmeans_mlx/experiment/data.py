@@ -103,7 +103,7 @@ def load(
     labels : path-like, optional
         For a matrix: the file with one whole number per row.
     memory : int or str
-        A matrix that takes more than a quarter of it stays in its files.
+        What the process may hold: a matrix for which that is too little stays in its files.
 
     Raises
     ------
@@ -143,16 +143,16 @@ def load(
 def _rows(source: str | os.PathLike[str], memory: int | str) -> Any:
     """Rows of a pattern, or of a file too large to be loaded, or None."""
     from mnist_kmeans_mlx.datasets.sources import check_finite, open_rows
-    from mnist_kmeans_mlx.memory import limit
+    from mnist_kmeans_mlx.memory import fits
 
     pattern = glob.has_magic(os.fspath(source)) and not os.path.exists(source)
-    # What is decoded is at least as large as its file.
-    large = not pattern and os.path.exists(source) and os.path.getsize(source) > limit(memory) // 4
-    if not pattern and not (large and Path(source).suffix.lower() in (".npy", ".parquet")):
+    if not pattern and Path(source).suffix.lower() not in (".npy", ".parquet"):
+        return None
+    if not pattern and (not os.path.exists(source) or fits(os.path.getsize(source), 0, memory)):
         return None
     rows = open_rows(source)
     n, d = rows.shape
-    if n * d * rows.dtype.itemsize > limit(memory) // 4:
+    if not fits(n * d * rows.dtype.itemsize, n, memory):
         return rows
     check_finite(rows)
     return rows[:]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mnist_kmeans_mlx.metrics import Scores
     from mnist_kmeans_mlx.persistence import Model
 
-__all__ = ["evaluate", "predict", "run"]
+__all__ = ["evaluate", "predict", "predict_to", "run", "transform_to"]
 
 Observer = Callable[[str], None]
 
@@ -188,11 +188,8 @@ def predict(model: Model, rows: Array, *, device: str = "auto") -> tuple[Array, 
     """
     from mnist_kmeans_mlx.labeling import infer_data_labels
 
-    expected = model.estimator.n_features_in_
-    if rows.shape[1] != expected:
-        raise ExperimentError(f"the data has {rows.shape[1]} columns, the model needs {expected}.")
-    unit = float(model.metadata.get("unit", 1))
-    if unit != 1 and rows.dtype.kind == "f" and len(rows) and rows.max() <= 1:
+    unit = _unit(model, rows)
+    if unit != 1:
         rows = rows * unit
     try:
         clusters = model.estimator.set_params(device=device).predict(rows)
@@ -201,6 +198,80 @@ def predict(model: Model, rows: Array, *, device: str = "auto") -> tuple[Array, 
     if model.cluster_labels is None:
         return clusters, None
     return clusters, infer_data_labels(clusters, model.cluster_labels)
+
+
+def predict_to(
+    model: Model, rows: Any, path: str, *, digits: bool = True, device: str = "auto"
+) -> None:
+    """Write the digit of every row to a file, in parts, or its cluster number.
+
+    Parameters
+    ----------
+    model : Model
+    rows : ndarray of shape (n, n_features) or source of rows
+        As for `predict`.
+    path : str
+        An ``.npy`` or ``.parquet`` file, which appears when it is whole. A call that was
+        interrupted is gone on with.
+    digits : bool, default=True
+        Write digits, where the model knows them.
+    device : {"auto", "gpu", "cpu"}
+    """
+    from mnist_kmeans_mlx.labeling import infer_data_labels
+
+    names = model.cluster_labels if digits else None
+
+    def answer(block: Array) -> Array:
+        clusters = model.estimator.predict(block if unit == 1 else block * unit)
+        return clusters if names is None else infer_data_labels(clusters, names)
+
+    unit = _unit(model, rows)
+    dtype = np.int32 if names is None else np.int64
+    _write(model, rows, path, answer, (), dtype, device, [unit, bool(names)])
+
+
+def transform_to(model: Model, rows: Any, path: str, *, device: str = "auto") -> None:
+    """Write the distances of every row to all centres to a file, in parts; see `predict_to`."""
+
+    def answer(block: Array) -> Array:
+        return model.estimator.transform(block if unit == 1 else block * unit)
+
+    unit, centers = _unit(model, rows), model.estimator.cluster_centers_
+    _write(model, rows, path, answer, (len(centers),), centers.dtype, device, [unit])
+
+
+def _write(
+    model: Model,
+    rows: Any,
+    path: str,
+    answer: Callable[[Array], Array],
+    shape: tuple[int, ...],
+    dtype: Any,
+    device: str,
+    also: list[Any],
+) -> None:
+    from mnist_kmeans_mlx.answers import write_answers
+
+    estimator = model.estimator.set_params(device=device)
+    try:
+        write_answers(estimator, rows, path, answer, shape, dtype, also=also)
+    except ValueError as error:
+        if type(error).__module__.startswith("mnist_kmeans_mlx."):
+            raise
+        raise ExperimentError(_sentence(error)) from error
+
+
+def _unit(model: Model, rows: Any) -> float:
+    """What rows are to be multiplied with; refuses those of another width."""
+    expected = model.estimator.n_features_in_
+    if rows.shape[1] != expected:
+        raise ExperimentError(f"the data has {rows.shape[1]} columns, the model needs {expected}.")
+    unit = float(model.metadata.get("unit", 1))
+    if unit == 1 or rows.dtype.kind != "f" or len(rows) == 0:
+        return 1.0
+    # Of rows that are read in parts, the first tell.
+    seen = rows[:1000] if getattr(rows, "streams", False) else rows
+    return unit if seen.max() <= 1 else 1.0
 
 
 def evaluate(

@@ -1,0 +1,135 @@
+"""Rows that are not held give what held ones give."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mnist_kmeans_mlx import BisectingKMeans, DatasetError, KMeans, MiniBatchKMeans, open_rows
+from mnist_kmeans_mlx.device import resolve
+from mnist_kmeans_mlx.memory import PROCESS_BYTES, ROW_BYTES, limit, plan
+
+LITTLE = PROCESS_BYTES + 1500 * ROW_BYTES + 1000
+
+
+def assert_same(a, b):
+    assert a.cluster_centers_.tobytes() == b.cluster_centers_.tobytes()
+    assert a.labels_.tobytes() == b.labels_.tobytes()
+    assert (a.inertia_, a.n_iter_) == (b.inertia_, b.n_iter_)
+
+
+def table(kind, dtype):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(1500, 12)) * 9 + rng.integers(0, 4, (1500, 1)) * 30
+    return (np.rint(rows) if kind == "whole" else rows).astype(dtype)
+
+
+@pytest.fixture
+def few_blocks(monkeypatch):
+    """Several blocks even of little data."""
+    monkeypatch.setattr("mnist_kmeans_mlx.engine.points.HOST_BLOCK", 1 << 14)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [("whole", "int16"), ("whole", "int64"), ("", "float16"), ("", "float32"), ("", "float64")],
+)
+def test_any_way_to_hand_over_rows(kind, dtype, metric, tmp_path, device, few_blocks):
+    rows = table(kind, dtype)
+    for number, part in enumerate(np.array_split(rows, 3)):
+        np.save(tmp_path / f"rows-{number}.npy", part)
+    np.save(tmp_path / "all.npy", rows)
+    options = {"n_clusters": 9, "random_state": 0, "metric": metric, "device": device}
+    expected = KMeans(**options).fit(rows)
+    little = KMeans(**options, memory=LITTLE)
+    source = open_rows(tmp_path / "rows-*.npy", block_bytes=5000)
+    assert not plan(source, resolve(device), LITTLE).keep
+    files = sorted(tmp_path.glob("rows-*.npy"))
+    for X in (rows, source, files, str(tmp_path / "rows-*.npy"), tmp_path / "all.npy"):
+        assert_same(little.fit(X), expected)
+    assert_same(little.fit(np.load(tmp_path / "all.npy", mmap_mode="r")), expected)
+    assert_same(little.fit_batches(np.array_split(rows, 7)), expected)
+    assert_same(KMeans(**options).fit(source), expected)  # loaded
+    np.testing.assert_array_equal(little.predict(source), expected.labels_)
+
+
+@pytest.mark.parametrize("init", ["k-means++", "k-means||", "random"])
+@pytest.mark.parametrize("algorithm", ["auto", "lloyd", "elkan"])
+def test_every_strategy(algorithm, init, device, few_blocks):
+    rows = table("", "float32")
+    weights = np.random.default_rng(1).integers(0, 3, 1500)
+    options = {"algorithm": algorithm, "init": init, "n_init": 2, "random_state": 3}
+    found = [
+        KMeans(50, device=device, memory=memory, **options).fit(rows, sample_weight=weights)
+        for memory in ("auto", LITTLE)
+    ]
+    assert_same(*found)
+
+
+def test_other_estimators_read_files(tmp_path, device):
+    rows = table("", "float64")
+    np.save(tmp_path / "rows.npy", rows)
+    for make in (MiniBatchKMeans, BisectingKMeans):
+        options = {"n_clusters": 5, "random_state": 0, "device": device}
+        if make is MiniBatchKMeans:
+            options |= {"tol": 1e-3, "batch_size": 100}
+        a, b = make(**options).fit(rows), make(**options).fit(tmp_path / "rows.npy")
+        np.testing.assert_array_equal(a.cluster_centers_, b.cluster_centers_)
+        np.testing.assert_array_equal(a.labels_, b.labels_)
+
+
+def test_what_cannot_be(tmp_path, device):
+    rows = table("", "float32")
+    with pytest.raises(MemoryError, match=r"too little for 1500 rows: .* which is 0\.40 GB\.$"):
+        KMeans(2, memory="300 MB", device=device).fit(rows)
+    for wrong in ("much", "2XB", "0", "-1GB"):
+        with pytest.raises(ValueError, match="memory must be a number of bytes"):
+            KMeans(2, memory=wrong, device=device).fit(rows)
+    np.save(tmp_path / "rows.npy", rows)
+    few = KMeans(2, init=lambda X, *a, **k: X[:2], memory=LITTLE, device=device)
+    with pytest.raises(ValueError, match="callable init is shown all rows"):
+        few.fit(tmp_path / "rows.npy")
+    with pytest.raises(DatasetError, match="used up"):
+        KMeans(2, device=device).fit_batches(iter([rows]))
+    rows[1234, 5] = np.nan
+    np.save(tmp_path / "rows.npy", rows)
+    with pytest.raises(DatasetError, match="1 of its 18000 values, the first in row 1234"):
+        KMeans(2, memory=LITTLE, device=device).fit(tmp_path / "rows.npy")
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("2GB", 2e9), ("1.5 gib", 1.5 * 2**30), ("800mb", 8e8), (4096, 4096), ("4096", 4096)],
+)
+def test_sizes(text, number):
+    assert limit(text) == number
+
+
+def test_half_of_what_is_free():
+    assert 0 < limit("auto") < 1e15
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems tell no peak of their own")
+def test_the_limit_is_kept(tmp_path):
+    """400 MB of rows under 600 MB, of which the process itself is a part."""
+    path = tmp_path / "rows.npy"
+    rng = np.random.default_rng(0)
+    centers = rng.normal(size=(40, 64)) * 4
+    rows = np.lib.format.open_memmap(path, "w+", np.float32, (1_600_000, 64))
+    for start in range(0, len(rows), 100_000):
+        part = rows[start : start + 100_000]
+        part[:] = centers[rng.integers(0, 40, len(part))] + rng.normal(size=part.shape)
+    del rows
+    code = f"""
+from mnist_kmeans_mlx import KMeans
+KMeans(40, init="k-means||", random_state=0, max_iter=3, memory="600MB").fit({str(path)!r})
+print(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0])
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) * 1024 <= 600_000_000
