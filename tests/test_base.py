@@ -226,7 +226,7 @@ def test_an_unfitted_estimator_says_so(estimator):
 
 
 def test_parameters_are_sklearns(estimator):
-    own = {"device", "metric"}
+    own = {"device", "memory", "metric"}
     theirs = THEIRS[type(estimator)]().get_params()
     ours = clone(estimator).set_params(n_clusters=8, random_state=None).get_params()
     assert ours.keys() - own == theirs.keys()
