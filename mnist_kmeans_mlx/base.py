@@ -46,12 +46,8 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 # Kept as they come: the engine converts a block at a time, and narrow rows stay narrow.
 NARROW = (np.bool_, np.uint8, np.int8, np.uint16, np.int16, np.float16)
 
-# How the rows to start from are chosen.
-SEEDING = {
-    "k-means++": seeding.plus_plus,
-    "k-means||": seeding.parallel,
-    "random": seeding.random_rows,
-}
+# How the rows to start from are chosen, by the name of the function in `seeding`.
+SEEDING = {"k-means++": "plus_plus", "k-means||": "parallel", "random": "random_rows"}
 
 # What fitted centres are asked about goes to the device in blocks of this size.
 BLOCK_BYTES = 256 << 20
@@ -267,7 +263,8 @@ class BaseKMeans(
     ) -> Float64:
         """Centres to start from; a callable `init` is shown rows that `mean` is taken from."""
         if isinstance(init, str):
-            return points.pick(SEEDING[init](points, n_clusters, random_state))
+            draw = getattr(seeding, SEEDING[init])
+            return points.pick(draw(points, n_clusters, random_state))
         if not callable(init):
             centers: Float64 = init
             return centers

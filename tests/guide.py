@@ -42,6 +42,7 @@ def walk(folder, device):
         "XDG_STATE_HOME": str(folder),
         "PYTHONPATH": str(ROOT),
         "PYTHON": sys.executable,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     # They are in the way of a quick BLAS, and compare says so.
     for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
