@@ -174,6 +174,9 @@ class BaseKMeans(
 
     # Validation
 
+    def _check_state(self) -> None:
+        """Raise ValueError if what a file holds besides centres and labels cannot be."""
+
     def _validate_rows(self, X: Any, *, reset: bool) -> Any:
         if isinstance(X, mx.array):
             X = from_mlx(X)

@@ -233,6 +233,27 @@ class BisectingKMeans(BaseKMeans):
                     arrived[child] = index[side == number]
         return labels
 
+    def _check_state(self) -> None:
+        """Refuse a tree in which `predict` would lose its way."""
+        centers, children, labels = self._node_centers, self._node_children, self._node_labels
+        n_nodes, n_clusters = 2 * len(self.cluster_centers_) - 1, len(self.cluster_centers_)
+        sound = (
+            (centers.shape, centers.dtype.kind) == ((n_nodes, self.n_features_in_), "f")
+            and (children.shape, children.dtype.kind) == ((n_nodes, 2), "i")
+            and (labels.shape, labels.dtype.kind) == ((n_nodes,), "i")
+            and np.isfinite(centers).all()
+        )
+        if sound:
+            split = children[:, 0] >= 0
+            # Every node but the root is the child of one that comes before it.
+            sound = (
+                np.array_equal(np.sort(children[split], axis=None), np.arange(1, n_nodes))
+                and (children[split] > np.flatnonzero(split)[:, None]).all()
+                and np.array_equal(np.sort(labels[~split]), np.arange(n_clusters))
+            )
+        if not sound:
+            raise ValueError("its tree of clusters cannot be")
+
     def _next_to_split(self, leaves: list[_Node]) -> int:
         """Place of the leaf that `bisecting_strategy` names; of equal ones the first."""
 

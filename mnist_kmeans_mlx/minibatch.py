@@ -279,6 +279,23 @@ default="k-means++"
             self.labels_, self.inertia_ = self._labels_and_inertia(X, weights)
         return self
 
+    def _check_state(self) -> None:
+        """Refuse what `partial_fit` could not go on from."""
+        counts = self._counts
+        if counts.shape != self.cluster_centers_.shape[:1] or counts.dtype != np.float64:
+            raise ValueError("its counts do not fit its centres")
+        if not np.isfinite(counts).all() or counts.min() < 0:
+            raise ValueError("its counts are not finite and positive")
+        numbers = self._batch_size, self._n_since_reassign, self.n_steps_
+        if not all(isinstance(number, Integral) for number in numbers):
+            raise ValueError("its numbers of rows and steps are not whole numbers")
+        draws = getattr(self, "_draws", None)
+        if draws is not None:
+            np.random.RandomState().set_state(draws)
+            # Which NumPy does not check, and it would read beyond its 624 words.
+            if not isinstance(draws, tuple) or not 0 <= draws[2] <= 624:
+                raise ValueError("its random state cannot be")
+
     def _check_sizes(self, X: Any) -> None:
         """Fix how many rows make a batch and a start, and how many starts there are."""
         n = X.shape[0]

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from mnist_kmeans_mlx.bisecting import BisectingKMeans
 from mnist_kmeans_mlx.checkpoint import Checkpoint, CheckpointError
 from mnist_kmeans_mlx.datasets import DatasetError, load_matrix, load_mnist
 from mnist_kmeans_mlx.datasets.mnist import idx_bytes
 from mnist_kmeans_mlx.estimator import KMeans
+from mnist_kmeans_mlx.minibatch import MiniBatchKMeans
 from mnist_kmeans_mlx.persistence import ModelError, load_model, safetensors, save_model
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
@@ -105,6 +107,12 @@ def write_samples(folder, rows=6):
     for name, data, load in (("model", model, load_model), ("checkpoint", kept, load_checkpoint)):
         add(name, data, load)
         add(f"signed {name}", data, load, signed=True)
+    others = {
+        "bisecting model": BisectingKMeans(3, random_state=0, device="cpu").fit(matrix),
+        "mini-batch model": MiniBatchKMeans(3, random_state=0, device="cpu").partial_fit(matrix),
+    }
+    for name, estimator in others.items():
+        add(name, written(name, save_model, estimator), load_model, signed=True)
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -228,6 +236,8 @@ def check_model(model, sample):
     rows = np.zeros((2, estimator.n_features_in_))
     labels = estimator.predict(rows)
     assert ((labels >= 0) & (labels < len(estimator.cluster_centers_))).all()
+    if isinstance(estimator, MiniBatchKMeans):
+        estimator.partial_fit(rows)
     if not sample.signed:
         good = load_model(sample.path)
         assert vars(estimator).keys() == vars(good.estimator).keys()

@@ -16,7 +16,7 @@ from numpy.testing import assert_array_equal
 
 from mnist_kmeans_mlx import KMeans, __version__
 from mnist_kmeans_mlx.cli import main
-from mnist_kmeans_mlx.persistence import load_model
+from mnist_kmeans_mlx.persistence import load_model, save_model
 
 COMMANDS = [
     "fit",
@@ -291,6 +291,27 @@ def test_predict_to_a_file(call, model, mnist, tmp_path):
     done = call("predict", model[0], "auto", "--out", tmp_path / "out.txt", code=2)
     assert ".npy, .parquet or .csv" in done.stderr
     assert sorted(os.listdir(tmp_path)) == ["out.csv", "out.npy", "scaled.npy", "some.npy"]
+
+
+def test_one_row_is_enough_to_predict_but_not_to_fit(call, model, mnist, tmp_path):
+    np.save(tmp_path / "one.npy", mnist.x_test[:1])
+    (tmp_path / "label.csv").write_text(f"{mnist.y_test[0]}\n")
+    (digit,) = call("predict", model[0], tmp_path / "one.npy").stdout.split()
+    assert digit == call("predict", model[0], "bundled").stdout.split()[0]
+    words = ("--data", tmp_path / "one.npy", "--labels", tmp_path / "label.csv", "--json")
+    scores = json.loads(call("evaluate", model[0], *words).stdout)["scores"]
+    assert scores["train"]["accuracy"] == (int(digit) == mnist.y_test[0])
+    done = call("fit", "--data", tmp_path / "one.npy", "-k", 1, code=1)
+    assert "one row only" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_model_with_metadata_of_somebody_else(call, mnist, tmp_path):
+    path, rows = tmp_path / "m.safetensors", mnist.x_test[:50].reshape(50, -1)
+    for unit in ("mm", None, -1, float("inf")):
+        save_model(path, KMeans(2, random_state=0).fit(rows), metadata={"unit": unit})
+        np.save(tmp_path / "rows.npy", rows)
+        assert len(call("predict", path, tmp_path / "rows.npy").stdout.split()) == 50
 
 
 def test_a_model_without_digits_gives_cluster_numbers(call, matrix, tmp_path):

@@ -115,6 +115,11 @@ def test_one_row(tmp_path):
     assert refusal(load_matrix, tmp_path / "a.npy") == (
         "has one row only, and K-means needs at least 2"
     )
+    assert load_matrix(tmp_path / "a.npy", min_rows=1).shape == (1, 5)
+    np.save(tmp_path / "b.npy", np.zeros((2, 5)))
+    assert refusal(load_matrix, tmp_path / "b.npy", min_rows=3) == (
+        "has 2 rows only, and K-means needs at least 3"
+    )
 
 
 @pytest.mark.parametrize("step", [1, 64, 2**24])

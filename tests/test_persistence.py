@@ -4,6 +4,7 @@ import stat
 import struct
 import subprocess
 import sys
+from copy import copy, deepcopy
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from mnist_kmeans_mlx import persistence
+from mnist_kmeans_mlx.bisecting import BisectingKMeans
 from mnist_kmeans_mlx.estimator import KMeans
+from mnist_kmeans_mlx.minibatch import MiniBatchKMeans
 from mnist_kmeans_mlx.persistence import Model, ModelError, load_model, safetensors, save_model
 from mnist_kmeans_mlx.persistence.files import check_writable, write_atomically
 
@@ -203,8 +206,9 @@ def refused(path, content, match):
         load_model(path)
     message = str(caught.value)
     assert message.startswith(str(path))
-    assert "\n" not in message
+    assert message.isprintable()
     assert message.endswith(".")
+    assert len(message) < len(str(path)) + 300
 
 
 def test_rebuilding_as_such_does_no_damage(good, path):
@@ -269,6 +273,7 @@ def test_a_later_format_asks_for_an_upgrade(good, path):
         ({"class": "Popen"}, "'Popen', which this version does not know"),
         ({"class": None}, "lacks 'class'"),
         ({"parameters": '{"n_clusters": 3, "shell": true}'}, "shell"),
+        ({"parameters": f'{{"algorithm": {10**400}}}'}, "must be a str among"),
         ({"parameters": "[]"}, "tables"),
         ({"parameters": "{"}, "damaged"),
         ({"attributes": "{}"}, "cluster_centers_"),
@@ -277,6 +282,8 @@ def test_a_later_format_asks_for_an_upgrade(good, path):
         ({"attributes": '{"a_": {"$array": "nowhere"}}'}, "lacks 'nowhere'"),
         ({"cluster_labels": '{"$items": [[1, [99]]]}'}, "not one of its 3 clusters"),
         ({"cluster_labels": '{"$items": [[1, [-1]]]}'}, "not one of its 3 clusters"),
+        ({"cluster_labels": '{"seven": [1]}'}, "not a whole number from 0"),
+        ({"cluster_labels": '{"$items": [[-1, [1]]]}'}, "not a whole number from 0"),
         ({"cluster_labels": "[1]"}, "damaged"),
         ({"metadata": "[1]"}, "tables"),
     ],
@@ -327,6 +334,111 @@ def test_centres_that_are_no_numbers_and_labels_out_of_range(good, path):
         rebuilt(good, data=bytes(data[:at] + struct.pack("<i", 3) + data[at + 4 :])),
         "not one of its 3 clusters",
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "match"),
+    [
+        ("inertia_", [1.0], "inertia_ is not a number"),
+        ("n_iter_", "7", "n_iter_ is not a number"),
+        ("_n_features_out", 10**12, "number of outputs"),
+    ],
+)
+def test_numbers_that_are_none(good, path, name, value, match):
+    (length,) = struct.unpack("<Q", good[:8])
+    texts = json.loads(good[8 : 8 + length])["__metadata__"]
+    attributes = json.dumps({**json.loads(texts["attributes"]), name: value})
+    refused(path, rebuilt(good, texts={"attributes": attributes}), match)
+
+
+# Root 0 was split into 1 and 2, and 1 into 3 and 4: leaves are 3, 4 and 2.
+TREE = {
+    "_node_children": [[1, 2], [3, 4], [-1, -1], [-1, -1], [-1, -1]],
+    "_node_labels": [-1, -1, 2, 0, 1],
+}
+
+
+def forged(path, estimator, name, value):
+    """A file that is sound but for one attribute."""
+    estimator = copy(estimator)
+    setattr(estimator, name, value)
+    save_model(path, estimator)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("_node_children", [[9, 2], *TREE["_node_children"][1:]]),
+        ("_node_children", [[1, -7], *TREE["_node_children"][1:]]),
+        ("_node_children", [[1, 2], [0, 4], *TREE["_node_children"][2:]]),  # a circle
+        ("_node_children", [[1, 2], [1, 3], *TREE["_node_children"][2:]]),
+        ("_node_children", [[3, 4], [-1, -1], [-1, -1], [1, 2], [-1, -1]]),  # child first
+        ("_node_children", [[1, 2], [3, 3], *TREE["_node_children"][2:]]),
+        ("_node_children", [[-1, -1]] * 5),
+        ("_node_children", TREE["_node_children"][:3]),
+        ("_node_children", np.array(TREE["_node_children"], dtype=float)),
+        ("_node_children", None),
+        ("_node_labels", [-1, -1, 3, 0, 1]),
+        ("_node_labels", [-1, -1, -1, 0, 1]),
+        ("_node_labels", [-1, -1, 1, 0, 1]),
+        ("_node_labels", TREE["_node_labels"][:4]),
+        ("_node_centers", np.zeros((5, 4))),
+        ("_node_centers", np.zeros((4, 5))),
+        ("_node_centers", np.full((5, 5), np.inf)),
+        ("_node_centers", np.zeros((5, 5), dtype=int)),
+    ],
+)
+def test_a_tree_in_which_predict_would_lose_its_way(rows, path, device, name, value):
+    fitted = BisectingKMeans(3, device=device).fit(rows)
+    for key, array in TREE.items():
+        setattr(fitted, key, np.array(array))
+    sound = forged(path, fitted, "verbose", 0)
+    assert set(load_model(path).estimator.predict(rows)) <= {0, 1, 2}
+    value = value if value is None else np.array(value)
+    broken = forged(path, fitted, name, value)
+    assert broken != sound
+    refused(path, broken, "tree of clusters|damaged")
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({2: 625}, "random state"),
+        ({2: -1}, "random state"),
+        ({2: 10**6}, "random state"),
+        ({2: 2**40}, "too large"),
+        ({0: "PCG64"}, "MT19937"),
+        ({1: np.zeros(7, np.uint32)}, "damaged"),
+    ],
+)
+def test_a_random_state_beyond_its_words(rows, path, device, change, match):
+    fitted = MiniBatchKMeans(3, random_state=0, device=device).partial_fit(rows)
+    save_model(path, fitted)
+    back = load_model(path).estimator
+    assert_array_equal(
+        back.partial_fit(rows[::-1]).cluster_centers_,
+        deepcopy(fitted).partial_fit(rows[::-1]).cluster_centers_,
+    )
+    draws = tuple(change.get(place, part) for place, part in enumerate(fitted._draws))
+    refused(path, forged(path, fitted, "_draws", draws), match)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("_counts", np.zeros(2)),
+        ("_counts", np.array([1.0, -1.0, 1.0])),
+        ("_counts", np.array([1.0, np.nan, 1.0])),
+        ("_counts", np.ones(3, dtype=int)),
+        ("_batch_size", "9"),
+        ("_n_since_reassign", None),
+        ("n_steps_", "1"),
+    ],
+)
+def test_counts_that_a_batch_could_not_be_added_to(rows, path, device, name, value):
+    fitted = MiniBatchKMeans(3, random_state=0, device=device).fit(rows)
+    refused(path, forged(path, fitted, name, value), "counts|whole numbers")
 
 
 def test_a_wrong_checksum_is_damage(good, path):

@@ -83,7 +83,7 @@ def predict(
         with output.progress(words, quiet=quiet) as observe:
             observe("load")
             loaded = load_model(model)
-            source = experiment.load(data, key=key, memory=memory)
+            source = experiment.load(data, key=key, memory=memory, min_rows=1)
             rows = source.train if part == "train" or source.test is None else source.test
             observe("predict")
             in_parts = out is not None and not out.lower().endswith(".csv") and not json
@@ -206,7 +206,7 @@ def evaluate(
         with output.progress(words, quiet=quiet) as observe:
             observe("load")
             loaded = load_model(model)
-            source = experiment.load(data, key=key, labels=labels)
+            source = experiment.load(data, key=key, labels=labels, min_rows=1)
             result = experiment.evaluate(loaded, source, device=device, observe=observe)
     if json:
         output.emit_json(result.to_dict())

@@ -26,7 +26,7 @@ _WITHOUT_KEYS = {
 _CHUNK = 2**24
 
 
-def load_matrix(path: PathLike, *, key: str | None = None) -> NDArray[Any]:
+def load_matrix(path: PathLike, *, key: str | None = None, min_rows: int = 2) -> NDArray[Any]:
     r"""Read a matrix of real, finite numbers from a file.
 
     Parameters
@@ -37,21 +37,23 @@ def load_matrix(path: PathLike, *, key: str | None = None) -> NDArray[Any]:
         ``.parquet`` (needs pyarrow), or an IDX file such as ``train-images-idx3-ubyte.gz``.
     key : str, optional
         The name of the array in an ``.npz`` or ``.safetensors`` file that holds several.
+    min_rows : int, default=2
+        Fewer are refused: K-means needs at least two, to predict one is enough.
 
     Returns
     -------
     ndarray of shape (n_samples, n_features)
-        Read-only, at least two rows, of the file's own bool, integer or float dtype in native
-        byte order; float64 from text, float32 from bfloat16. An array of more dimensions, such
-        as images of shape (n, 28, 28), is flattened to (n, 784).
+        Read-only, at least `min_rows` rows, of the file's own bool, integer or float dtype in
+        native byte order; float64 from text, float32 from bfloat16. An array of more dimensions,
+        such as images of shape (n, 28, 28), is flattened to (n, 784).
 
     Raises
     ------
     DatasetError
         In one sentence that names the file: it is missing, unreadable, empty, damaged or of an
-        unknown kind; it has fewer than two dimensions or rows; it holds text, objects, complex
-        numbers, dates, NaN or infinity. Objects are refused unopened, and what a header claims
-        is compared with the size of the file before memory is taken.
+        unknown kind; it has fewer than two dimensions or too few rows; it holds text, objects,
+        complex numbers, dates, NaN or infinity. Objects are refused unopened, and what a header
+        claims is compared with the size of the file before memory is taken.
 
     Examples
     --------
@@ -69,8 +71,9 @@ def load_matrix(path: PathLike, *, key: str | None = None) -> NDArray[Any]:
     array = _native(_read(path, key))
     with blaming(path):
         matrix = array.reshape(matrix_shape(array.shape))
-        if len(matrix) < 2:
-            raise Fault("has one row only, and K-means needs at least 2")
+        if len(matrix) < min_rows:
+            rows = "one row" if len(matrix) == 1 else f"{len(matrix)} rows"
+            raise Fault(f"has {rows} only, and K-means needs at least {min_rows}")
         check_finite(matrix)
     matrix.flags.writeable = False
     return matrix

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import math
 import os
 import zipfile
 from collections.abc import Mapping
@@ -15,8 +16,9 @@ import numpy as np
 
 if TYPE_CHECKING:
     from mnist_kmeans_mlx.distributed import Group
+    from mnist_kmeans_mlx.persistence import Model
 
-__all__ = ["Array", "Data", "ExperimentError", "checksum", "features", "load"]
+__all__ = ["Array", "Data", "ExperimentError", "checksum", "features", "load", "unit_of"]
 
 Array = np.ndarray[Any, Any]
 
@@ -89,6 +91,7 @@ def load(
     key: str | None = None,
     labels: str | os.PathLike[str] | None = None,
     memory: int | str = "auto",
+    min_rows: int = 2,
 ) -> Data:
     """Find the data behind a name or path.
 
@@ -104,6 +107,8 @@ def load(
         For a matrix: the file with one whole number per row.
     memory : int or str
         What the process may hold: a matrix for which that is too little stays in its files.
+    min_rows : int, default=2
+        Fewer rows of a matrix are refused. To predict, one is enough.
 
     Raises
     ------
@@ -134,7 +139,7 @@ def load(
         )
     rows = _rows(source, memory) if key is None else None
     if rows is None:
-        rows = np.asarray(load_matrix(source, key=key))
+        rows = np.asarray(load_matrix(source, key=key, min_rows=min_rows))
     truth = None if labels is None else _labels(labels, len(rows))
     facts = {"source": os.fspath(source)}
     return Data(Path(source).name, rows, truth, facts=facts)
@@ -161,6 +166,12 @@ def _rows(source: str | os.PathLike[str], memory: int | str) -> Any:
 def features(images: Array) -> Array:
     """Rows of pixels, still as bytes: (n, height, width) -> (n, height * width)."""
     return images.reshape(len(images), -1)
+
+
+def unit_of(model: Model) -> float:
+    """White, for a model of images; 1 where its metadata are another's and say something else."""
+    unit = model.metadata.get("unit")
+    return float(unit) if isinstance(unit, int | float) and 0 < unit < math.inf else 1.0
 
 
 def checksum(*arrays: Array | None) -> str:
@@ -198,7 +209,7 @@ def _labels(path: str | os.PathLike[str], n: int) -> Array:
     elif name.endswith(("ubyte", "ubyte.gz")):
         labels = read_idx(path)
     else:
-        labels = load_matrix(path)
+        labels = load_matrix(path, min_rows=1)
     if labels.size != n:
         raise ExperimentError(f"{str(path)!r} holds {labels.size} labels for {n} rows.")
     labels = labels.reshape(n)

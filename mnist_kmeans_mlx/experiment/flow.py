@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mnist_kmeans_mlx.experiment.data import Array, Data, ExperimentError, load
+from mnist_kmeans_mlx.experiment.data import Array, Data, ExperimentError, load, unit_of
 from mnist_kmeans_mlx.experiment.result import STAGES, Cluster, Evaluation, Result
 
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ def _unit(model: Model, rows: Any) -> float:
     expected = model.estimator.n_features_in_
     if rows.shape[1] != expected:
         raise ExperimentError(f"the data has {rows.shape[1]} columns, the model needs {expected}.")
-    unit = float(model.metadata.get("unit", 1))
+    unit = unit_of(model)
     if unit == 1 or rows.dtype.kind != "f" or len(rows) == 0:
         return 1.0
     # Of rows that are read in parts, the first tell.

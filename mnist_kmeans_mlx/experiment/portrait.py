@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mnist_kmeans_mlx.experiment.data import Array, Data, ExperimentError
+from mnist_kmeans_mlx.experiment.data import Array, Data, ExperimentError, unit_of
 from mnist_kmeans_mlx.experiment.flow import predict
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ class _Labeled:
 
 def _known(model: Model) -> dict[str, Any]:
     """What a portrait tells whether or not there is data."""
-    estimator, unit = model.estimator, float(model.metadata.get("unit", 1))
+    estimator, unit = model.estimator, unit_of(model)
     metric = str(getattr(estimator, "metric", "euclidean"))
     inertia, n_iter = (getattr(estimator, name, None) for name in ("inertia_", "n_iter_"))
     scale = unit**2 if metric == "euclidean" else 1.0

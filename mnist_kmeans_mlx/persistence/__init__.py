@@ -16,12 +16,14 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mnist_kmeans_mlx import __version__
+from mnist_kmeans_mlx.datasets.faults import brief
 from mnist_kmeans_mlx.persistence import safetensors
 from mnist_kmeans_mlx.persistence.files import write_atomically
 from mnist_kmeans_mlx.persistence.safetensors import Array, Damage
@@ -207,8 +209,15 @@ def _model(tensors: Mapping[str, Array], texts: Mapping[str, str]) -> Model:
         )
     except KeyError as error:
         raise Damage(f"is damaged: it lacks {error.args[0]!r}") from error
-    except (ArithmeticError, AttributeError, TypeError, ValueError, RecursionError) as error:
-        raise Damage(f"is damaged: {str(error).partition(chr(10))[0].rstrip('.')}") from error
+    except (
+        ArithmeticError,
+        AttributeError,
+        IndexError,
+        TypeError,
+        ValueError,
+        RecursionError,
+    ) as error:
+        raise Damage(f"is damaged: {brief(str(error).partition(chr(10))[0])}") from error
 
 
 def _check(estimator: Any, cluster_labels: Any) -> None:
@@ -226,10 +235,18 @@ def _check(estimator: Any, cluster_labels: Any) -> None:
         raise ValueError("its labels are not whole numbers")
     clusters = [labels]
     if cluster_labels is not None:
+        if not all(type(label) is int and 0 <= label < 2**63 for label in cluster_labels):
+            raise ValueError("a digit is not a whole number from 0")
         clusters += [np.array(part, dtype=np.int64) for part in cluster_labels.values()]
     for part in clusters:
         if part.size and not 0 <= part.min() <= part.max() < n_clusters:
             raise ValueError(f"a label is not one of its {n_clusters} clusters")
+    for name, kind in (("inertia_", Real), ("n_iter_", Integral)):
+        if not isinstance(getattr(estimator, name, 0), kind):
+            raise ValueError(f"its {name} is not a number")
+    if getattr(estimator, "_n_features_out", n_clusters) != n_clusters:
+        raise ValueError("its centres and its number of outputs differ")
+    estimator._check_state()
 
 
 def _encode(value: Any, name: str, tensors: dict[str, Array]) -> Any:
