@@ -430,6 +430,8 @@ def test_a_misspelt_command(call):
 def test_errors_are_one_sentence(call, model, matrix, tmp_path):
     foreign = tmp_path / "foreign"
     foreign.write_bytes(b"\x80\x04}.")
+    pipe = tmp_path / "pipe.npy"
+    os.mkfifo(pipe)  # to open it would wait for a writer
     folder = tmp_path / "no" / "folder"
     for words, reason in (
         (("fit", "--data", tmp_path / "none.npy"), "none.npy"),
@@ -443,6 +445,8 @@ def test_errors_are_one_sentence(call, model, matrix, tmp_path):
         (("fit", "--save", folder / "m"), f"No such file or directory: {folder / 'm'}"),
         (("predict", model[0], "auto", "--out", folder / "m.npy"), "No such file or directory"),
         (("data", "--data", foreign), "foreign"),
+        (("data", "--data", pipe), "not a regular file"),
+        (("predict", model[0], pipe), "not a regular file"),
     ):
         done = call(*words, code=1)
         assert done.stderr.startswith("Error: "), words

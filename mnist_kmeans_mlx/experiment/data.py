@@ -189,6 +189,8 @@ def checksum(*arrays: Array | None) -> str:
 def _is_mnist(source: str | os.PathLike[str]) -> bool:
     if source in ("auto", "bundled", "keras") or os.path.isdir(source):
         return True
+    if not os.path.isfile(source):
+        return False  # to open a named pipe would wait for somebody to write into it
     try:
         with zipfile.ZipFile(source) as archive:
             return {"x_train.npy", "y_train.npy", "x_test.npy", "y_test.npy"} <= set(
