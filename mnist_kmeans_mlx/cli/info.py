@@ -85,6 +85,7 @@ def log_command(log: str | None, last: int | None, json: bool) -> None:
     elif entries:
         from mnist_kmeans_mlx.report.listing import log_view
 
-        output.stdout().print(log_view(entries))
+        console = output.stdout()
+        console.print(log_view(entries, console.width))
     else:
         output.note(f"No experiments yet in {path}: every `fit` adds one.")

@@ -15,32 +15,46 @@ from mnist_kmeans_mlx.report.parts import TABLE, facts, percent, safe, seconds
 __all__ = ["data_view", "environment_view", "log_view"]
 
 
-def log_view(entries: Iterable[Mapping[str, Any]]) -> RenderableType:
-    """Lay out the experiment log, oldest first."""
+# What the log can do without where the terminal has fewer columns.
+_NEEDS = {"Machine": 80, "Data": 60, "Date": 50}
+
+
+def log_view(entries: Iterable[Mapping[str, Any]], width: int) -> RenderableType:
+    """Lay out the experiment log, oldest first.
+
+    Parameters
+    ----------
+    entries : iterable of mappings
+    width : int
+        Columns of the terminal.
+    """
     entries = list(entries)
-    names = {str(entry.get("data") or "") for entry in entries}
+    numbers: dict[str, Any] = {"justify": "right", "no_wrap": True}
+    columns: dict[str, dict[str, Any]] = {
+        **dict.fromkeys(("K", "Seconds", "Train", "Test"), numbers),
+        "Device": {"no_wrap": True},
+        "Machine": {},
+        "Data": {"overflow": "fold"},
+        "Date": {"no_wrap": True},
+    }
+    if {str(entry.get("data") or "") for entry in entries} == {"mnist"}:
+        del columns["Data"]
+    columns = {name: how for name, how in columns.items() if width >= _NEEDS.get(name, 0)}
     table = Table(**TABLE)
-    for name in ("K", "Seconds", "Train", "Test"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("Device", no_wrap=True)
-    table.add_column("Machine")
-    if names != {"mnist"}:
-        table.add_column("Data", overflow="fold")
-    table.add_column("Date", no_wrap=True)
+    for name, how in columns.items():
+        table.add_column(name, **how)
     for entry in entries:
-        cells = [
-            str(entry["n_clusters"]),
-            seconds(entry["seconds"]),
-            percent(entry["train_accuracy"]),
-            percent(entry["test_accuracy"]),
-            safe(entry["device"]),
-            safe(entry["machine"] or ""),
-            safe(str(entry.get("data") or "")),
-            _local(entry["date"]),
-        ]
-        if names == {"mnist"}:
-            del cells[6]
-        table.add_row(*map(Text, cells))
+        cells = {
+            "K": str(entry["n_clusters"]),
+            "Seconds": seconds(entry["seconds"]),
+            "Train": percent(entry["train_accuracy"]),
+            "Test": percent(entry["test_accuracy"]),
+            "Device": safe(entry["device"]),
+            "Machine": safe(entry["machine"] or ""),
+            "Data": safe(str(entry.get("data") or "")),
+            "Date": _local(entry["date"]),
+        }
+        table.add_row(*(Text(cells[name]) for name in columns))
     return table
 
 

@@ -38,6 +38,8 @@ _STAGES = {
 }
 # Tables stand side by side from this width on.
 _WIDE = 80
+# From this width on both accuracies stand on one line, and bars beside numbers.
+_NARROW = 60
 _WIDEST = 100
 _BAR = 8
 
@@ -62,7 +64,7 @@ def result_view(result: Result, width: int) -> RenderableType:
     )
     parts: list[RenderableType] = []
     if result.train is not None:
-        parts += [_headline(result.train, result.test), ""]
+        parts += [_headline(result.train, result.test, width), ""]
     parts.append(_beside(summary, _timings(result.timings), width=width))
     title = f"K-means · {_data_name(result.data)} · {_count(result.n_clusters, 'cluster')}"
     shown: list[RenderableType] = [_panel(Group(*parts), title, width)]
@@ -70,7 +72,7 @@ def result_view(result: Result, width: int) -> RenderableType:
         shown.append(_cluster_table(result.clusters))
     else:
         shown.append(_beside(
-            _class_table(result.train, result.test, result.clusters),
+            _class_table(result.train, result.test, result.clusters, width),
             _score_table(result.train, result.test),
             width=width,
         ))  # fmt: skip
@@ -82,8 +84,8 @@ def evaluation_view(evaluation: Evaluation, width: int) -> RenderableType:
     """Lay out the scores of a saved model."""
     train, test = evaluation.train, evaluation.test
     return Group(
-        _panel(_headline(train, test), f"Scores · {_data_name(evaluation.data)}", width),
-        _beside(_class_table(train, test, ()), _score_table(train, test), width=width),
+        _panel(_headline(train, test, width), f"Scores · {_data_name(evaluation.data)}", width),
+        _beside(_class_table(train, test, (), width), _score_table(train, test), width=width),
         *_missing(train.missing),
     )
 
@@ -118,12 +120,12 @@ def _panel(content: RenderableType, title: str, width: int) -> Panel:
     return Panel(content, title=bold, box=box.ROUNDED, padding=(0, 2), width=min(width, _WIDEST))
 
 
-def _headline(train: Scores, test: Scores | None) -> RenderableType:
+def _headline(train: Scores, test: Scores | None, width: int) -> RenderableType:
     line = Text()
     line.append(f"{100 * train.accuracy:.2f} %", style="bold green")
     line.append(" train accuracy")
     if test is not None:
-        line.append("     ")
+        line.append("     " if width >= _NARROW else "\n")
         line.append(f"{100 * test.accuracy:.2f} %", style="bold green")
         line.append(" test accuracy")
     return line
@@ -140,7 +142,9 @@ def _timings(timings: Mapping[str, float]) -> Table:
     return table
 
 
-def _class_table(train: Scores, test: Scores | None, clusters: Iterable[Cluster]) -> Table:
+def _class_table(
+    train: Scores, test: Scores | None, clusters: Iterable[Cluster], width: int
+) -> Table:
     owned: dict[int, int] = {}
     for cluster in clusters:
         if cluster.digit is not None:
@@ -152,7 +156,8 @@ def _class_table(train: Scores, test: Scores | None, clusters: Iterable[Cluster]
     table.add_column("Train", justify="right", no_wrap=True)
     if test is not None:
         table.add_column("Test", justify="right", no_wrap=True)
-    table.add_column("", width=_BAR)
+    if width >= _NARROW:
+        table.add_column("", width=_BAR)
     others = {} if test is None else test.per_class_accuracy
     for label, accuracy in train.per_class_accuracy.items():
         row: list[RenderableType] = [str(label)]
@@ -161,7 +166,8 @@ def _class_table(train: Scores, test: Scores | None, clusters: Iterable[Cluster]
         row.append(percent(accuracy))
         if test is not None:
             row.append(percent(others.get(label)))
-        row.append(Bar(1, 0, accuracy, width=_BAR, color="green"))
+        if width >= _NARROW:
+            row.append(Bar(1, 0, accuracy, width=_BAR, color="green"))
         table.add_row(*row, style="" if accuracy else "yellow")
     return table
 
