@@ -389,8 +389,9 @@ def test_a_log_that_cannot_be_written_loses_no_fit(call, matrix, tmp_path):
     (tmp_path / "file").write_text("")
     done = call("fit", "--data", matrix, "-k", 2, "--log", tmp_path / "file" / "log", "--json")
     assert json.loads(done.stdout)["n_clusters"] == 2
-    assert done.stderr.startswith("Warning: this run is not in the experiment log")
-    assert done.stderr.count("\n") == 1
+    assert done.stderr == (
+        f"Warning: this run is not in the experiment log (File exists: {tmp_path / 'file'}).\n"
+    )
 
 
 # What goes wrong
@@ -453,6 +454,14 @@ def test_errors_are_one_sentence(call, model, matrix, tmp_path):
         assert reason in done.stderr
         assert done.stderr.count("\n") == 1, done.stderr
         assert done.stdout == ""
+
+
+def test_what_may_not_be_read_is_one_sentence(call, matrix):
+    matrix.chmod(0)
+    if os.access(matrix, os.R_OK):
+        pytest.skip("this user may read everything")
+    done = call("data", "--data", matrix, code=1)
+    assert done.stderr == f"Error: '{matrix}' cannot be read (Permission denied).\n"
 
 
 def test_no_gpu_is_one_sentence(call, matrix):

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from mnist_kmeans_mlx import __version__
+from mnist_kmeans_mlx.cli import output
 from mnist_kmeans_mlx.cli.compare import compare
 from mnist_kmeans_mlx.cli.fit import fit
 from mnist_kmeans_mlx.cli.info import data_command, env, log_command
@@ -41,9 +42,7 @@ class _Group(click.Group):
             said = str(error) or "there is not enough memory for this."
             raise click.ClickException(said) from error
         except OSError as error:
-            reason = error.strerror or str(error)
-            where = "" if error.filename is None else f": {error.filename}"
-            raise click.ClickException(f"{reason}{where}") from error
+            raise click.ClickException(output.why(error)) from error
         except ImportError as error:
             raise click.ClickException(_missing(error)) from error
         except (ValueError, RuntimeError) as error:

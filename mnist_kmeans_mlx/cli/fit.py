@@ -284,7 +284,7 @@ def _append(result: Any, path: str | None) -> None:
     try:
         append_log(result.log_entry(), path)
     except OSError as error:
-        output.note(f"Warning: this run is not in the experiment log ({error}).")
+        output.note(f"Warning: this run is not in the experiment log ({output.why(error)}).")
 
 
 def _show(result: Any, gallery: bool | None, quiet: bool) -> None:

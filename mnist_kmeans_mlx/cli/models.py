@@ -35,7 +35,7 @@ def _named(*suffixes: str) -> Any:
 
 @click.command(context_settings=SETTINGS)
 @_model
-@click.argument("data", type=click.Path())
+@click.argument("data", type=click.Path(readable=False))
 @key_option
 @click.option(
     "--part",

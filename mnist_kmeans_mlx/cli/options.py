@@ -72,7 +72,7 @@ def data_options(what: str) -> Callable[[Command], Command]:
             key_option,
             click.option(
                 "--data",
-                type=click.Path(),
+                type=click.Path(readable=False),  # what cannot be read, the reader says
                 default="auto",
                 show_default=True,
                 metavar="auto|bundled|keras|PATH",

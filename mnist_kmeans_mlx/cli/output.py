@@ -25,6 +25,7 @@ __all__ = [
     "progress",
     "save_all",
     "stdout",
+    "why",
 ]
 
 
@@ -102,6 +103,12 @@ def progress(words: dict[str, str], *, quiet: bool = False) -> Iterator[Callable
             tasks.append(bar.add_task(words.get(stage, stage), total=None))
 
         yield show
+
+
+def why(error: OSError) -> str:
+    """Say what the system refused, without its number."""
+    reason = error.strerror or str(error)
+    return reason if error.filename is None else f"{reason}: {error.filename}"
 
 
 def check_writable(path: str | None) -> None:
