@@ -171,7 +171,7 @@ def transform(
         with output.progress(words, quiet=quiet) as observe:
             observe("load")
             loaded = load_model(model)
-            source = experiment.load(data, key=key, memory=memory)
+            source = experiment.load(data, key=key, memory=memory, min_rows=1)
             observe("transform")
             rows = source.train if source.test is None else source.test
             experiment.transform_to(loaded, rows, out, device=device)
