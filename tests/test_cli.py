@@ -589,3 +589,9 @@ def test_rows_in_parts(call, model, tmp_path, mnist):
     assert "memory='9MB' is too little for 10000 rows" in done.stderr
     assert "no size" in call("fit", "--memory", "lots", code=2).stderr
     assert "end in .npy" in call("fit", "--labels-out", "labels.txt", code=2).stderr
+
+
+@pytest.mark.parametrize("size", ["lots", "2G", "0", "-1GB", "1e9"])
+def test_what_is_no_size(call, size):
+    done = call("fit", f"--memory={size}", code=2)
+    assert f"{size!r} is no size such as 2GB or 800MB." in done.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -89,8 +88,14 @@ def data_options(what: str) -> Callable[[Command], Command]:
 
 def _size(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
     """Check a number of bytes, with a unit perhaps."""
-    if value != "auto" and not re.fullmatch(r"\d+(\.\d*)? *([kmgt]i?)?b?", value.lower()):
-        raise click.BadParameter(f"{value!r} is no size such as 2GB or 800MB.")
+    if value == "auto":
+        return value
+    from mnist_kmeans_mlx.memory import limit
+
+    try:
+        limit(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no size such as 2GB or 800MB.") from None
     return value
 
 
