@@ -105,6 +105,8 @@ class Checkpoint:
         iterations: int = 10,
         seconds: float = 5.0,
     ) -> None:
+        # Of several ranks the first has the file, and all find out what it is of.
+        self._is_kept = path is not None
         first = distributed.current().rank == 0
         self.path = None if path is None or not first else Path(path)
         self.iterations = iterations
@@ -197,8 +199,8 @@ class Checkpoint:
     ) -> Standing:
         """Where the fit is to go on; sets the random state to its position there."""
         self._points, self._random_state, self._dtype = points, random_state, center_dtype(X)
-        self._identity = _identity(estimator, X, points)
-        if self.path is not None:
+        if self._is_kept:
+            self._identity = _identity(estimator, X, points)
             generator = random_state.get_state(legacy=False)["bit_generator"]
             if generator != "MT19937":
                 raise CheckpointError(f"a checkpoint cannot hold the state of a {generator}.")

@@ -341,3 +341,8 @@ def test_killed_while_it_writes(moment, rows, path, make, tmp_path, device):
     standing = read_record(path).standing
     assert standing.restart > 0 or standing.state is not None
     assert_same(Checkpoint(path, resume=True).fit(make(), rows), make().fit(rows))
+
+
+def test_a_fit_that_keeps_no_file_is_not_identified(rows, path, make, monkeypatch):
+    monkeypatch.setattr("mnist_kmeans_mlx.checkpoint._identity", None)  # takes a pass over the rows
+    assert_same(Checkpoint(None).fit(make(), rows), make().fit(rows))
