@@ -40,6 +40,7 @@ from mnist_kmeans_mlx.engine import pairwise, seeding, sphere
 from mnist_kmeans_mlx.engine.assignment import FullAssignment
 from mnist_kmeans_mlx.engine.distances import Codebook, inertia
 from mnist_kmeans_mlx.engine.points import Float64, Labels, Points
+from mnist_kmeans_mlx.memory import is_source
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -182,7 +183,7 @@ class BaseKMeans(
             X = from_mlx(X)
         if _are_paths(X):
             X = open_rows(X)
-        if getattr(X, "streams", False):
+        if is_source(X):
             _check_feature_names(self, X, reset=reset)
             _check_n_features(self, X, reset=reset)
             return X

@@ -146,7 +146,7 @@ def _blas() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores that this process may use, as joblib and OpenMP count them."""
     limit = os.environ.get("OMP_NUM_THREADS", "")
     cores: int = joblib.cpu_count()
@@ -203,7 +203,7 @@ def resolve(name: str = "auto") -> Device:
         mx.Device(mx.cpu),
         host_matmul=sys.platform == "linux",
         chunk_bytes=8 << 20,
-        workers=_cores(),
+        workers=cores(),
     )
 
 

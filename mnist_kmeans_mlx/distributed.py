@@ -22,7 +22,9 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-__all__ = ["LOST", "DistributedError", "Group", "current"]
+from mnist_kmeans_mlx.device import cores
+
+__all__ = ["ALONE", "LOST", "DistributedError", "Group", "current"]
 
 LOST = 75
 """Exit status of a rank that had to end itself: EX_TEMPFAIL, "try again"."""
@@ -131,7 +133,7 @@ class Group:
         if backend is None:
             return cls.solo()
         # Ranks of one machine share its cores; set before the device is found and asks.
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // _neighbours())))
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // _neighbours())))
         try:
             with _alarm(timeout):
                 ranks = mx.distributed.init(strict=True, backend=backend)
@@ -430,7 +432,7 @@ class Group:
 
 def current() -> Group:
     """The group whose ``with`` block this is, or this process alone."""
-    return _current.get() or _ALONE
+    return _current.get() or ALONE
 
 
 def _plain(a: Any) -> Array:
@@ -470,10 +472,6 @@ def _backend() -> str | None:
         raise DistributedError(f"MLX_RANK is set, but MLX_HOSTFILE is no list: {error}.") from None
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
 def _neighbours() -> int:
     """How many ranks this machine has, itself included."""
     if "OMPI_COMM_WORLD_LOCAL_SIZE" in os.environ:
@@ -502,4 +500,5 @@ def _alarm(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-_ALONE = Group.solo()
+ALONE = Group.solo()
+"""This process, as a group."""

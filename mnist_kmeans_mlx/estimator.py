@@ -28,7 +28,7 @@ from mnist_kmeans_mlx.distributed import Group, current
 from mnist_kmeans_mlx.engine import sphere
 from mnist_kmeans_mlx.engine.lloyd import Observer, Run, Standing, State, lloyd
 from mnist_kmeans_mlx.engine.points import Float64, Points
-from mnist_kmeans_mlx.memory import plan
+from mnist_kmeans_mlx.memory import is_source, plan
 from mnist_kmeans_mlx.progress import announce_end, announcer
 
 
@@ -209,7 +209,7 @@ n_features), default="k-means++"
 
         points = self._points(X, device, weights, group)
         tol = self.tol * points.mean_variance
-        if callable(init) and getattr(points.rows, "streams", False):
+        if callable(init) and is_source(points.rows):
             raise ValueError(
                 "a callable init is shown all rows, and memory does not hold these: give centers, "
                 "'k-means++' or 'random'."
@@ -289,7 +289,7 @@ n_features), default="k-means++"
         """The rows, held as far as memory goes."""
         chosen = plan(X, device, self.memory)
         rows = X
-        if getattr(X, "streams", False):
+        if is_source(X):
             rows = X[:] if chosen.keep else X
         elif not chosen.keep and isinstance(X, np.memmap):
             # Pages of a map that were read would stay, and count.
@@ -298,7 +298,7 @@ n_features), default="k-means++"
             measured = self._measured(rows, chosen.keep)
             return Points(measured, device, weights, group, chosen.keep, chosen.spare)
         except ValueError:
-            if getattr(X, "streams", False):
+            if is_source(X):
                 check_finite(X)  # says where
             raise
 

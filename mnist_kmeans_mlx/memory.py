@@ -82,7 +82,7 @@ def plan(rows: Any, device: Device, memory: int | str) -> Plan:
         Not even what is kept of each row fits.
     """
     n, d = rows.shape
-    room = limit(memory) - PROCESS_BYTES - n * ROW_BYTES
+    room = _room(n, memory)
     if room < 0 and memory != "auto":
         needed = (PROCESS_BYTES + n * ROW_BYTES) / 1e9
         raise MemoryError(
@@ -92,7 +92,7 @@ def plan(rows: Any, device: Device, memory: int | str) -> Plan:
         )
     narrow = rows.dtype.kind in "biu" and rows.dtype.itemsize <= 2
     copies = 0 if narrow and not issparse(rows) and device.kind == "cpu" else 4 * n * d
-    if getattr(rows, "streams", False):
+    if is_source(rows):
         copies += n * d * rows.dtype.itemsize
     keep = copies <= room
     return Plan(keep, max(0, room - copies if keep else room))
@@ -100,7 +100,17 @@ def plan(rows: Any, device: Device, memory: int | str) -> Plan:
 
 def fits(nbytes: int, n: int, memory: int | str) -> bool:
     """Whether `n` rows of so many bytes can be held, besides what a fit keeps of each."""
-    return nbytes <= limit(memory) - PROCESS_BYTES - n * ROW_BYTES
+    return nbytes <= _room(n, memory)
+
+
+def _room(n: int, memory: int | str) -> int:
+    """Bytes that are left for what a fit of `n` rows can do without."""
+    return limit(memory) - PROCESS_BYTES - n * ROW_BYTES
+
+
+def is_source(rows: Any) -> bool:
+    """Whether rows are read when they are asked for, rather than held."""
+    return bool(getattr(rows, "streams", False))
 
 
 def held(rows: Any) -> Any:
@@ -111,7 +121,7 @@ def held(rows: Any) -> Any:
     MemoryError
         They would take more than half of what is free.
     """
-    if not getattr(rows, "streams", False):
+    if not is_source(rows):
         return rows
     needed = rows.shape[0] * rows.shape[1] * (rows.dtype.itemsize + 4)
     if needed > limit("auto"):

@@ -20,6 +20,7 @@ from mnist_kmeans_mlx.engine import minibatch
 from mnist_kmeans_mlx.engine.assignment import FullAssignment
 from mnist_kmeans_mlx.engine.distances import Codebook, inertia
 from mnist_kmeans_mlx.engine.points import Float64, Index, Points
+from mnist_kmeans_mlx.memory import is_source
 
 
 class MiniBatchKMeans(BaseKMeans):
@@ -374,12 +375,12 @@ default="k-means++"
 
 
 def _rows_at(X: Any, index: Index) -> Any:
-    return X.take(index) if getattr(X, "streams", False) else X[index]
+    return X.take(index) if is_source(X) else X[index]
 
 
 def _mean_variance(X: Any, device: Device) -> float:
     """Mean over the features of their variance."""
-    if getattr(X, "streams", False):
+    if is_source(X):
         return Points(X, device, keep=False).mean_variance
     if issparse(X):
         return float(np.mean(mean_variance_axis(X.astype(np.float64), axis=0)[1]))

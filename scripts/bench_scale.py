@@ -58,6 +58,7 @@ def pass_over():
     for start in range(0, len(rows), step):
         rows[start : start + step]
 timed("read only", pass_over)()
+del rows
 points.Points._range = timed("range", points.Points._range)
 points.Points._convert = timed("norms", points.Points._convert)
 seeding.parallel = timed("k-means||", seeding.parallel)

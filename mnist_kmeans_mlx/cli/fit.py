@@ -146,7 +146,7 @@ def fit(
     """
     if resume and checkpoint is None:
         raise click.UsageError("--resume needs the --checkpoint to go on from.")
-    with output.notes(quiet=quiet), ranks() as group:
+    with output.notes(quiet=quiet), _group() as group:
         # Of several ranks, the first one speaks and writes.
         first = group.rank == 0
         quiet = quiet or not first
@@ -192,7 +192,8 @@ def fit(
                     _save(result, save, quiet)
                 raise KeyboardInterrupt
         if labels_out is not None:
-            _write_labels(labels_out, result.estimator.labels_, quiet)
+            output.save_npy(labels_out, result.estimator.labels_)
+            output.note(f"Saved {labels_out}", quiet=quiet)
         group.barrier()
     if not first:
         return
@@ -209,28 +210,11 @@ def fit(
         raise failure
 
 
-def _write_labels(path: str, labels: Any, quiet: bool) -> None:
-    import numpy as np
-
-    from mnist_kmeans_mlx.persistence.files import write_atomically
-
-    with write_atomically(path) as file:
-        np.save(file, labels, allow_pickle=False)
-    output.note(f"Saved {path}", quiet=quiet)
-
-
-@contextmanager
-def ranks() -> Iterator[Group]:
+def _group() -> Group:
     """The ranks that ``mlx.launch`` started, or this process alone."""
-    if not {"MLX_RANK", "OMPI_COMM_WORLD_SIZE"} & os.environ.keys():
-        from mnist_kmeans_mlx.distributed import current
-
-        yield current()
-        return
     from mnist_kmeans_mlx.distributed import Group
 
-    with Group.init() as group:
-        yield group
+    return Group.init()
 
 
 def _checkpoint(path: str | None, resume: bool, quiet: bool) -> Checkpoint:

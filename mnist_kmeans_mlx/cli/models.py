@@ -96,12 +96,10 @@ def predict(
                 )
             else:
                 clusters, labels = experiment.predict(loaded, rows, device=device)
-    if in_parts:
-        if loaded.cluster_labels is None and not cluster_numbers:
-            output.note("Note: this model names no digits; these are cluster numbers.", quiet=quiet)
-        return
-    if labels is None and not cluster_numbers:
+    if loaded.cluster_labels is None and not cluster_numbers:
         output.note("Note: this model names no digits; these are cluster numbers.", quiet=quiet)
+    if in_parts:
+        return
     values = clusters if labels is None or cluster_numbers else labels
     if out is not None:
         _write(out, values, clusters, labels)
@@ -113,14 +111,12 @@ def predict(
 
 
 def _write(path: str, values: Any, clusters: Any, labels: Any) -> None:
-    import numpy as np
-
     from mnist_kmeans_mlx.persistence.files import write_atomically
 
+    if path.lower().endswith(".npy"):
+        output.save_npy(path, values)
+        return
     with write_atomically(path) as file:
-        if path.lower().endswith(".npy"):
-            np.save(file, values, allow_pickle=False)
-            return
         columns = (
             {"cluster": clusters} if labels is None else {"cluster": clusters, "label": labels}
         )

@@ -24,6 +24,7 @@ __all__ = [
     "only_one",
     "progress",
     "save_all",
+    "save_npy",
     "stdout",
     "why",
 ]
@@ -57,6 +58,16 @@ def note(text: str, *, quiet: bool = False) -> None:
     """Say something about the run on stderr."""
     if not quiet:
         click.echo(text, err=True)
+
+
+def save_npy(path: str, array: Any) -> None:
+    """Write an array to a file, whole or not at all."""
+    import numpy as np
+
+    from mnist_kmeans_mlx.persistence.files import write_atomically
+
+    with write_atomically(path) as file:
+        np.save(file, array, allow_pickle=False)
 
 
 @contextmanager

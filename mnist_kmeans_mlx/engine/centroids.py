@@ -64,11 +64,11 @@ class Centroids:
     def update(self, labels: Labels) -> None:
         """Sum by these labels."""
         before, self._labels = self._labels, labels
-        changed = None if before is None else np.flatnonzero(labels != before)
-        if before is None or changed is None or 4 * len(changed) >= self.points.n:
-            self._sum_all(labels)
-        else:
+        few = self.points.n / 4
+        if before is not None and len(changed := np.flatnonzero(labels != before)) < few:
             self._move(changed, before[changed], labels[changed])
+        else:
+            self._sum_all(labels)
         self.sums = joined(self._of_rows.over(self.points.group, self._sums))
         self.counts = joined(self._of_weights.over(self.points.group, self._counts))
 

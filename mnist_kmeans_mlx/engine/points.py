@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_kmeans_mlx.device import Device, host_view
-from mnist_kmeans_mlx.distributed import Group
+from mnist_kmeans_mlx.distributed import ALONE, Group
 from mnist_kmeans_mlx.engine.exact import Exact, joined
 from mnist_kmeans_mlx.engine.sketch import Sketch
 
@@ -26,7 +26,6 @@ EXACT_FLOAT32 = 1 << 24
 HOST_BLOCK = 4 << 20
 # Rows from which the origin is found.
 SAMPLE = 4096
-ALONE = Group.solo()
 
 
 class Points:
@@ -243,14 +242,14 @@ class Points:
         return _parts(n, max(1, step if most is None else min(step, most)))
 
     def raw(self, index: Index | slice | list[int], dtype: Any = np.float64) -> npt.NDArray[Any]:
-        """Rows as given, in float64 or another dtype; not to be written to if that is None."""
+        """Rows as given, in float64 or another dtype."""
         if hasattr(self.rows, "toarray"):
             rows = self.rows[index].toarray()
         elif isinstance(index, slice):
             rows = self.rows[index]
         else:
             rows = self.rows.take(index, axis=0)
-        return rows if dtype is None else rows.astype(dtype)
+        return rows.astype(dtype)
 
     def pick(self, index: Index, values: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
         """Rows as given, in float64, or entries of `values`, by their numbers among all ranks'.

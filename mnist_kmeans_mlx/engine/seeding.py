@@ -55,6 +55,14 @@ class Lots:
         return np.minimum(found, self.points.total - 1)
 
 
+def _first(points: Points, random_state: np.random.RandomState) -> Index:
+    """Number of one row, drawn by weight, as an array."""
+    weights = np.ones(points.n) if points.weights is None else points.weights
+    lots = Lots(points, points.exact(1, whole=True), weights)
+    draw = np.atleast_1d(random_state.random_sample())
+    return lots.find(draw * joined(lots.sums), side="right")
+
+
 def random_rows(points: Points, k: int, random_state: np.random.RandomState) -> Index:
     """Draw `k` different rows, as scikit-learn's ``init="random"`` draws them.
 
@@ -109,19 +117,12 @@ def parallel(points: Points, k: int, random_state: np.random.RandomState) -> Ind
     B. Bahmani, B. Moseley, A. Vattani, R. Kumar and S. Vassilvitskii, *Scalable k-means++*,
     VLDB 2012.
     """
-    weights = np.ones(points.n) if points.weights is None else points.weights
-    counts = points.exact(1, whole=True)
-    draw = np.atleast_1d(random_state.random_sample())
-    lots = Lots(points, counts, weights)
-    drawn = lots.find(draw * joined(lots.sums), side="right")
-    candidates, rows = drawn, points.pick(drawn)
+    candidates = _first(points, random_state)
+    rows = points.pick(candidates)
     nearest = np.zeros(points.n, dtype=np.int32)
     closest = points.distances_sq(None, rows, nearest)
     for _ in range(ROUNDS):
-        potential = points.sum(closest, points.integer)
-        chances = closest * weights * (OVERSAMPLING * k)
-        hit = _own_draws(points, random_state) * potential < chances
-        drawn = points.group.gather(points.offset + np.flatnonzero(hit))
+        drawn = points.group.gather(_hits(points, closest, OVERSAMPLING * k, random_state))
         if len(drawn) == 0:
             continue
         found = points.pick(drawn)
@@ -133,22 +134,32 @@ def parallel(points: Points, k: int, random_state: np.random.RandomState) -> Ind
         candidates, rows = np.concatenate([candidates, drawn]), np.concatenate([rows, found])
     if len(candidates) < k:
         return plus_plus(points, k, random_state)
-    parts = [np.bincount(nearest, part, len(candidates)) for part in counts.split(weights)]
+    weights = np.ones(points.n) if points.weights is None else points.weights
+    shares = points.exact(1, whole=True).split(weights)
+    parts = [np.bincount(nearest, share, len(candidates)) for share in shares]
     behind = joined(points.group.sum(parts))
     kept = plus_plus(Points(rows, points.device, behind), k, random_state)
     return candidates[kept]
 
 
-def _own_draws(points: Points, random_state: np.random.RandomState) -> Float64:
-    """One random number for each row, which does not depend on the rank that holds it."""
-    own = np.empty(points.n)
+def _hits(
+    points: Points, shares: Float64, expected: int, random_state: np.random.RandomState
+) -> Index:
+    """Numbers of this rank's rows that are hit, each by itself, in proportion to its share.
+
+    About as many as `expected` are, on all ranks. Numbers are drawn for all rows, so that which
+    are hit does not depend on the rank that holds them.
+    """
+    total, hits = points.sum(shares, points.integer), []
     for start in range(0, points.total, DRAWS):
-        drawn = random_state.random_sample(min(DRAWS, points.total - start))
+        draws = random_state.random_sample(min(DRAWS, points.total - start))
         first = max(points.offset - start, 0)
-        mine = drawn[first : max(points.offset + points.n - start, 0)]
+        own = draws[first : max(points.offset + points.n - start, 0)]
         place = start + first - points.offset
-        own[place : place + len(mine)] = mine
-    return own
+        part = slice(place, place + len(own))
+        weighted = shares[part] if points.weights is None else shares[part] * points.weights[part]
+        hits.append(points.offset + place + np.flatnonzero(own * total < weighted * expected))
+    return np.concatenate(hits)
 
 
 def plus_plus(
@@ -184,11 +195,8 @@ def plus_plus(
     """
     trials = 2 + int(np.log(k)) if trials is None else trials
     weights = points.weights
-    ones = np.ones(points.n) if weights is None else weights
-    first = Lots(points, points.exact(1, whole=True), ones)
-    draw = np.atleast_1d(random_state.random_sample()) * joined(first.sums)
     chosen = np.empty(k, dtype=np.intp)
-    chosen[:1] = first.find(draw, side="right")
+    chosen[:1] = _first(points, random_state)
     closest = np.empty(points.n)
     center = points.pick(chosen[:1])[0]
 

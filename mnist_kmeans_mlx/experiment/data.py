@@ -66,7 +66,9 @@ class Data:
     @property
     def streams(self) -> bool:
         """Whether the training rows are read from files when they are needed."""
-        return getattr(self.train, "streams", False)
+        from mnist_kmeans_mlx.memory import is_source
+
+        return is_source(self.train)
 
     def to_dict(self) -> dict[str, Any]:
         """Return names, counts and origin as JSON holds them."""
@@ -150,10 +152,11 @@ def _rows(source: str | os.PathLike[str], memory: int | str) -> Any:
     from mnist_kmeans_mlx.datasets.sources import check_finite, open_rows
     from mnist_kmeans_mlx.memory import fits
 
-    pattern = glob.has_magic(os.fspath(source)) and not os.path.exists(source)
-    if not pattern and Path(source).suffix.lower() not in (".npy", ".parquet"):
-        return None
-    if not pattern and (not os.path.exists(source) or fits(os.path.getsize(source), 0, memory)):
+    if os.path.exists(source):
+        in_parts = Path(source).suffix.lower() in (".npy", ".parquet")
+        if not in_parts or fits(os.path.getsize(source), 0, memory):
+            return None
+    elif not glob.has_magic(os.fspath(source)):
         return None
     rows = open_rows(source)
     n, d = rows.shape

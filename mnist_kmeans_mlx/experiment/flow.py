@@ -263,6 +263,8 @@ def _write(
 
 def _unit(model: Model, rows: Any) -> float:
     """What rows are to be multiplied with; refuses those of another width."""
+    from mnist_kmeans_mlx.memory import is_source
+
     expected = model.estimator.n_features_in_
     if rows.shape[1] != expected:
         raise ExperimentError(f"the data has {rows.shape[1]} columns, the model needs {expected}.")
@@ -270,7 +272,7 @@ def _unit(model: Model, rows: Any) -> float:
     if unit == 1 or rows.dtype.kind != "f" or len(rows) == 0:
         return 1.0
     # Of rows that are read in parts, the first tell.
-    seen = rows[:1000] if getattr(rows, "streams", False) else rows
+    seen = rows[:1000] if is_source(rows) else rows
     return unit if seen.max() <= 1 else 1.0
 
 
