@@ -66,8 +66,8 @@ def test_a_sketch_bounds_scores_from_below(multiplier, device):
     points = Points(rows, make_device(device, multiplier))
     centers = rows[:30] * rng.uniform(0.5, 2, size=(30, 1))
     codebook = Codebook(points, centers)
-    sketched = codebook.sketch()
-    assert sketched is not None
+    assert points.sketch is not None
+    sketched = codebook.sketched(points.sketch)
     exact = (
         oracle.distances_sq(rows, centers) - oracle.distances_sq(rows, points.origin[None])
     ) * (points.scale**2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import mlx.core as mx
@@ -10,6 +11,7 @@ import numpy as np
 from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, host_view
 from mnist_kmeans_mlx.engine.distances import Codebook, decide
 from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels, Points
+from mnist_kmeans_mlx.engine.sketch import Sketch
 
 # Bytes of float32 rows that a core works on at once: with their scores they stay in its cache.
 BLOCK = 1 << 20
@@ -86,6 +88,10 @@ class BoundedAssignment:
     centres, so a step writes only those that it renews. Rounding is added to upper and taken from
     lower bounds: they stay bounds.
 
+    What is open is compared in a sketch of the rows first. Its further axes span the centres of
+    one step, for which it is as good as the rows; the more centres move since, the more rows it
+    leaves open, until it pays to turn the axes to where they are.
+
     Works on the host, in blocks of rows that stay in a core's cache.
 
     Parameters
@@ -110,6 +116,9 @@ class BoundedAssignment:
         self._drift = np.zeros(k)
         self._largest_drift = 0.0
         self._previous: Float64 | None = None
+        self._sketch = points.turning_sketch(k) if each else None
+        # Rows that the sketch left open since its axes were turned.
+        self._left_open = points.n
 
     def __call__(self, codebook: Codebook) -> Labels:
         points = self.points
@@ -121,12 +130,26 @@ class BoundedAssignment:
             self._largest_drift += float(drift.max())
         self._previous = codebook.centers
         step = _Step(codebook, self._drift, self._largest_drift, points)
+        whole, sketched = _look(codebook), None
+        # Where centres start says little of where means will be.
+        if self._sketch is not None and not first:
+            if self._left_open >= points.n:
+                codebook.turn(self._sketch)
+                self._left_open = 0
+            sketched = _sketched_look(codebook, self._sketch)
 
-        def advance(part: slice) -> Index:
+        def advance(part: slice) -> tuple[int, Index]:
             rows = np.arange(part.start, part.stop)
-            return self._compare(step, rows if first else self._open(step, rows))
+            if not first:
+                rows = self._open(step, sketched or whole, rows)
+            if sketched is not None:
+                rows = self._compare(step, sketched, rows)
+            return len(rows), self._compare(step, whole, rows)
 
-        doubts = np.concatenate(points.device.map(advance, points.device_parts(self.k)))
+        found = points.device.map(advance, points.device_parts(self.k))
+        left_open, doubts = sum(n for n, _ in found), np.concatenate([rows for _, rows in found])
+        self._left_open += left_open
+        self.compared += left_open
         self._labels[doubts] = decide(codebook, doubts)
         # Bounds of a row in doubt may be those of another centre: compare it again next time.
         self._nearest_other[doubts] = 0
@@ -135,14 +158,14 @@ class BoundedAssignment:
         self.rechecked += len(doubts)
         return self._labels.copy()
 
-    def _open(self, step: _Step, rows: Index) -> Index:
+    def _open(self, step: _Step, look: _Look, rows: Index) -> Index:
         """Those rows whose bounds overlap now that the centres moved."""
         reach = self._upper[rows] + step.drift[self._labels[rows]] + step.slack
         nearest = self._nearest_other[rows] - step.largest_drift
         open_ = nearest <= reach
         rows, reach, nearest = rows[open_], reach[open_], nearest[open_]
         if self._lower is not None:
-            for part in self._blocks(len(rows)):
+            for part in self._blocks(len(rows), self.k):
                 lower = np.take(self._lower, rows[part], axis=0)
                 lower -= step.drift
                 lower.min(axis=1, out=nearest[part])
@@ -153,60 +176,105 @@ class BoundedAssignment:
             return rows
         own = self._labels[rows]
         upper = np.empty(len(rows), dtype=np.float32)
-        for part in self._blocks(len(rows)):
-            block, norms_sq = self.points.float32(rows[part]), self._norms_sq[rows[part]]
-            upper[part] = step.distances_to_own(block, own[part], norms_sq)
+        for part in self._blocks(len(rows), look.factor.shape[0]):
+            block, norms_sq = look.rows(rows[part]), self._norms_sq[rows[part]]
+            upper[part] = look.distances_to_own(block, own[part], norms_sq)
         self._upper[rows] = upper - step.drift[own]
         return rows[nearest <= upper + step.slack]
 
-    def _compare(self, step: _Step, rows: Index) -> Index:
-        """Compare rows with all centres and renew their bounds; return those in doubt."""
+    def _compare(self, step: _Step, look: _Look, rows: Index) -> Index:
+        """Compare rows with all centres and renew their bounds; return those left open."""
         norms_sq, label = self._norms_sq[rows], np.empty(len(rows), dtype=np.intp)
-        error = step.error(norms_sq)
+        error = look.error(norms_sq)
         best, second = np.empty((2, len(rows)), dtype=np.float32)
-        for part in self._blocks(len(rows)):
-            scores = self.points.float32(rows[part]) @ step.factor.T
-            scores += step.constant
+        for part in self._blocks(len(rows), look.factor.shape[0]):
+            block = look.rows(rows[part])
+            scores = look.scores(block)
             every = np.arange(len(scores))
             scores.argmin(axis=1, out=label[part])
             best[part] = scores[every, label[part]]
             scores[every, label[part]] = np.inf
             scores.min(axis=1, out=second[part])
+            if look.rest is not None:
+                best[part] += look.width(block, label[part])
             if self._lower is not None:
-                lower = step.lower(scores, norms_sq[part, None], error[part, None])
+                lower = look.lower(scores, norms_sq[part, None], error[part, None])
                 lower += step.drift
                 self._lower[rows[part]] = lower
-        self.compared += len(rows)
-        doubtful = second <= best + 2 * error
+        open_ = second <= best + 2 * error
         self._labels[rows] = label
-        self._upper[rows] = step.upper(best, norms_sq, error) - step.drift[label]
-        self._nearest_other[rows] = step.lower(second, norms_sq, error) + step.largest_drift
-        return rows[doubtful]
+        self._upper[rows] = look.upper(best, norms_sq, error) - step.drift[label]
+        self._nearest_other[rows] = look.lower(second, norms_sq, error) + step.largest_drift
+        return rows[open_]
 
-    def _blocks(self, n: int) -> list[slice]:
-        """Slices of `n` rows whose float32 copies and products stay in cache."""
-        size = max(1, BLOCK // (4 * max(self.points.d, self.k)))
+    def _blocks(self, n: int, width: int) -> list[slice]:
+        """Slices of `n` rows of which float32 copies and products stay in cache."""
+        size = max(1, BLOCK // (4 * max(width, self.k)))
         return [slice(start, start + size) for start in range(0, n, size)]
 
 
 class _Step:
-    """The centres of one step, and what turns scores into bounds of distances."""
+    """How far the centres have come."""
 
     def __init__(
         self, codebook: Codebook, drift: Float64, largest_drift: float, points: Points
     ) -> None:
-        self.factor, self.constant = codebook.factor, codebook.constant
         self.drift = drift.astype(np.float32)
         self.largest_drift = np.float32(largest_drift)
-        self._slope, self._constant = (np.float32(x) for x in codebook.tolerance)
-        self._largest = np.float32(codebook.largest_norm)
         # Bounds and drifts are sums of numbers below this, each rounded a few times.
         largest = np.sqrt(points.norms_sq.max()) + codebook.largest_norm + largest_drift
         self.slack = np.float32(16 * FLOAT32_ROUNDOFF * largest)
 
+
+class _Look:
+    """Centres of one step as rows, or a sketch of them, are compared with, and what that tells.
+
+    Parameters
+    ----------
+    rows : callable
+        Gives what stands for rows of an index, shape ``(m, w)``.
+    factor : ndarray of shape (w, k), float32
+        What stands for the centres.
+    constant : ndarray of shape (k,), float32, or None
+        What products lack to be scores.
+    rest : ndarray of shape (k,), float32, or None
+        Where products are lower bounds of scores: what times the last but one column of a row is
+        how far below they can be.
+    tolerance : tuple of float
+        Slope and constant of the rounding, as in `Codebook.tolerance`.
+    largest_norm : float
+        Of a centre.
+    """
+
+    def __init__(
+        self,
+        rows: Callable[[Index], Float32],
+        factor: Float32,
+        constant: Float32 | None,
+        rest: Float32 | None,
+        tolerance: tuple[float, float],
+        largest_norm: float,
+    ) -> None:
+        self.rows, self.factor, self.constant, self.rest = rows, factor, constant, rest
+        self._slope, self._constant = (np.float32(x) for x in tolerance)
+        self._largest = np.float32(largest_norm)
+
+    def scores(self, block: Float32) -> Float32:
+        """Scores ``(m, k)`` of rows, or lower bounds of them."""
+        scores = block @ self.factor
+        if self.constant is not None:
+            scores += self.constant
+        return scores
+
+    def width(self, block: Float32, label: Index) -> Float32:
+        """How far the scores of rows with one centre each can be above their lower bounds."""
+        assert self.rest is not None
+        return block[:, -2] * self.rest[label]
+
     def distances_to_own(self, rows: Float32, own: Index, norms_sq: Float32) -> Float32:
         """Upper bounds of the distances of rows to one centre each."""
-        scores = np.vecdot(rows, np.take(self.factor, own, axis=0)) + self.constant[own]
+        scores = np.vecdot(rows, np.take(self.factor.T, own, axis=0))
+        scores += self.width(rows, own) if self.constant is None else self.constant[own]
         return self.upper(scores, norms_sq, self.error(norms_sq))
 
     def error(self, norms_sq: Float32) -> Float32:
@@ -224,3 +292,19 @@ class _Step:
         score += norms_sq - error
         np.maximum(score, 0, out=score)
         return np.sqrt(score, out=score)
+
+
+def _look(codebook: Codebook) -> _Look:
+    factor, constant = codebook.factor.T, codebook.constant
+    rows, norm = codebook.points.float32, codebook.largest_norm
+    return _Look(rows, factor, constant, None, codebook.tolerance, norm)
+
+
+def _sketched_look(codebook: Codebook, sketch: Sketch) -> _Look:
+    sketched = codebook.sketched(sketch)
+
+    def rows(index: Index) -> Float32:
+        return np.take(sketch.rows, index, axis=0)
+
+    factor, norm = sketched.factor, codebook.largest_norm
+    return _Look(rows, factor, None, -2 * factor[-2], sketched.tolerance, norm)

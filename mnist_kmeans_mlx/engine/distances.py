@@ -76,11 +76,13 @@ class Codebook:
         # One per cent covers the second-order terms and the bound's own rounding.
         return 1.01 * product * self.largest_norm, 1.01 * 2 * u * self.largest_norm**2
 
-    def sketch(self) -> SketchedCodebook | None:
-        """The centres as the rows' sketch sees them, or None if the rows have none."""
-        if self.points.sketch is None:
-            return None
-        return SketchedCodebook(self.points.sketch, self._moved, self._norms_sq)
+    def sketched(self, sketch: Sketch) -> SketchedCodebook:
+        """The centres as a sketch of the rows sees them."""
+        return SketchedCodebook(sketch, self._moved, self._norms_sq)
+
+    def turn(self, sketch: Sketch) -> None:
+        """Turn the further axes of a sketch to the centres."""
+        sketch.turn(self._moved)
 
 
 class SketchedCodebook:
@@ -96,11 +98,10 @@ class SketchedCodebook:
 
     def __init__(self, sketch: Sketch, moved: Float64, norms_sq: Float64) -> None:
         self.sketch = sketch
-        self.factor = sketch.centers(moved, norms_sq)
-        largest_sq = float(norms_sq.max())
+        self.factor, slope = sketch.centers(moved, norms_sq)
         # The squared norms of the centres are rounded and multiplied like all else.
         square = 1.01 * (2 * sketch.device.input_roundoff + 4 * FLOAT32_ROUNDOFF)
-        self.tolerance = sketch.slope * np.sqrt(largest_sq), square * largest_sq
+        self.tolerance = slope, square * float(norms_sq.max())
 
     @cached_property
     def _on_device(self) -> mx.array:

@@ -234,7 +234,7 @@ def _gains(
     Only what they save, unless they are to be kept.
     """
     codebook = Codebook(points, candidates)
-    sketched = codebook.sketch()
+    sketched = None if points.sketch is None else codebook.sketched(points.sketch)
     slope, constant = codebook.tolerance if sketched is None else sketched.tolerance
 
     def compare(part: slice) -> list[Gain]:

@@ -25,9 +25,11 @@ WIDTHS = (32, 64, 128)
 # Share of the variance that the axes must capture: with less, few comparisons are decided.
 WORTHWHILE = 0.9
 FEWEST_ROWS = 4096
+# Width to which leading axes fill up those that turn.
+TURNING_WIDTH = 96
 # Bytes of rows to project at once, and of how many features.
 BLOCK = 4 << 20
-WIDTH = 112
+SUMMED = 196
 
 Rows = Callable[[Any], Float32]
 
@@ -45,41 +47,70 @@ class Sketch:
         Orthonormal columns.
     device : Device
         Where to compute.
+    turning : int, default=0
+        How many further axes there are, for `turn` to choose.
 
     Attributes
     ----------
-    rows : ndarray of shape (n, m + 2), float32
+    rows : ndarray of shape (n, m + turning + 2), float32
         The sketched rows.
-    slope : float
-        Rounding takes a product with a sketched centre no further than ``slope * |x| * |c|`` from
-        the bound it stands for.
     """
 
-    def __init__(self, rows: Rows, norms_sq: Float64, axes: Float32, device: Device) -> None:
+    def __init__(
+        self, rows: Rows, norms_sq: Float64, axes: Float32, device: Device, turning: int = 0
+    ) -> None:
+        d, self._fixed = axes.shape
         self.device = device
-        d, m = axes.shape
-        wide = axes.astype(np.float64)
-        self._skew = float(np.linalg.norm(wide.T @ wide - np.eye(m)))
-        u, r = FLOAT32_ROUNDOFF, device.input_roundoff
-        # How far, relative to |x|, the computed projection is from that onto exact axes.
-        self._error = 1.01 * (self._skew + np.sqrt(m) * (WIDTH + 4) * u)
-        product = 2 * u + 2 * r + r * r + (m + 4) * device.sum_roundoff
-        self.slope = 1.01 * 2 * (2.1 * self._error + product)
-        self._axes = wide
-        self.rows = np.ones((len(norms_sq), m + 2), dtype=np.float32)
+        self._source, self._norms_sq = rows, norms_sq
+        self._axes = np.zeros((d, self._fixed + turning), dtype=np.float32)
+        self._axes[:, : self._fixed] = axes
+        self.rows = np.ones((len(norms_sq), self._axes.shape[1] + 2), dtype=np.float32)
+        self._outside = norms_sq.copy()
+        if self._fixed:
+            self._project(slice(0, self._fixed))
+
+    def turning(self, most: int, k: int) -> Sketch:
+        """The same, at `most` so wide, with room for `k` further axes."""
+        m = min(most, self._fixed)
+        sketch = Sketch(self._source, self._norms_sq, self._axes[:, :0], self.device, m + k)
+        sketch._axes[:, :m], sketch.rows[:, :m] = self._axes[:, :m], self.rows[:, :m]
+        sketch._fixed = m
+        sketch._outside = self._norms_sq - _norms_sq(self.rows[:, :m].astype(np.float64))
+        return sketch
+
+    def turn(self, moved: Float64) -> None:
+        """Choose the further axes so that centres lie within all axes together."""
+        fixed = self._axes[:, : self._fixed].astype(np.float64)
+        axes = moved.T
+        for _ in range(2):
+            # Twice is enough: B. Parlett, *The symmetric eigenvalue problem*, section 6.9.
+            axes, _ = np.linalg.qr(axes - fixed @ (fixed.T @ axes))
+        self._axes[:, self._fixed :] = axes
+        self._project(slice(self._fixed, self._axes.shape[1]))
+
+    def _project(self, columns: slice) -> None:
+        """Find the rows' places on some axes, and how long they are outside of all so far."""
+        d, m = self._axes.shape
+        width = columns.stop
+        wide = self._axes[:, :width].astype(np.float64)
+        self._skew = 1.01 * float(np.linalg.norm(wide.T @ wide - np.eye(width)))
+        # How far, relative to |x|, the computed places on the axes are from the exact ones.
+        self._error = 1.01 * np.sqrt(width) * (min(d, SUMMED) + 4) * FLOAT32_ROUNDOFF
+        axes = np.ascontiguousarray(self._axes[:, columns])
+        outside = np.empty(len(self.rows)) if columns.start else self._outside
 
         def project(part: slice) -> None:
-            block, projected = rows(part), np.zeros((part.stop - part.start, m))
-            for start in range(0, d, WIDTH):
-                # Short sums in float32, their sum in float64: a tenth of the error.
-                features = slice(start, start + WIDTH)
-                projected += block[:, features] @ axes[features]
-            self.rows[part, :m] = projected
-            self.rows[part, m] = self._rest(self.rows[part, :m], norms_sq[part])
+            block, places = self._source(part), np.zeros((part.stop - part.start, axes.shape[1]))
+            for start in range(0, d, SUMMED):
+                # Short sums in float32, their sum in float64: a fraction of the error.
+                features = slice(start, start + SUMMED)
+                places += block[:, features] @ axes[features]
+            self.rows[part, columns] = places
+            np.subtract(self._outside[part], _norms_sq(places), out=outside[part])
+            self.rows[part, m] = self._rest(outside[part], self._norms_sq[part])
 
-        step = max(1, BLOCK // (4 * d))
-        starts = range(0, len(self.rows), step)
-        device.map(project, [slice(start, min(start + step, len(self.rows))) for start in starts])
+        n, step = len(self.rows), max(1, BLOCK // (4 * d))
+        self.device.map(project, [slice(i, min(i + step, n)) for i in range(0, n, step)])
 
     @classmethod
     def make(cls, rows: Rows, norms_sq: Float64, d: int, device: Device) -> Sketch | None:
@@ -106,19 +137,33 @@ class Sketch:
             mx.eval(array)
         return array
 
-    def _rest(self, projected: Float32, norms_sq: Float64) -> Float32:
-        """Upper bounds of the norms outside the axes."""
-        inside = np.square(projected, dtype=np.float64).sum(axis=1)
-        outside = np.maximum(norms_sq - inside, 0) + 2.1 * self._error * norms_sq
-        return (np.sqrt(outside) * (1 + 1e-6)).astype(np.float32)
+    def _rest(self, outside_sq: Float64, norms_sq: Float64) -> Float64:
+        """Upper bounds of the norms outside the axes, and of what is rounded of them."""
+        slack = 2.1 * self._error + self._skew
+        return np.sqrt(np.maximum(outside_sq, 0) + slack * norms_sq) * (1 + 1e-6)
 
-    def centers(self, moved: Float64, norms_sq: Float64) -> Float32:
-        """Sketched centres ``(m + 2, k)``."""
-        projected = (moved @ self._axes).astype(np.float32)
-        rest = self._rest(projected, norms_sq)
-        return np.concatenate(
-            [-2 * projected.T, -2 * rest[None], norms_sq[None].astype(np.float32)]
-        )
+    def centers(self, moved: Float64, norms_sq: Float64) -> tuple[Float32, float]:
+        """Sketched centres ``(m + 2, k)``, and the slope of the error of products with them.
+
+        Rounding takes a product with a row no further than ``slope * |x|`` from the bound it
+        stands for.
+        """
+        m = self._axes.shape[1]
+        places = (moved @ self._axes.astype(np.float64)).astype(np.float32)
+        # Rounded only here, to float32.
+        exact = 2 * FLOAT32_ROUNDOFF + self._skew
+        outside = np.maximum(norms_sq - _norms_sq(places.astype(np.float64)), 0)
+        rest = np.sqrt(outside + 2.1 * exact * norms_sq) * (1 + 1e-6)
+        # x.c = p_x.p_c + (x - A p_x).(c - A p_c) + (A'x - p_x).p_c + p_x.A'(c - A p_c)
+        u, r = FLOAT32_ROUNDOFF, self.device.input_roundoff
+        product = 2 * u + 2 * r + r * r + (m + 4) * self.device.sum_roundoff
+        slope = 1.01 * 2 * (self._error + exact + product) * np.sqrt(norms_sq.max())
+        factor = np.concatenate([-2 * places.T, -2 * rest[None], norms_sq[None]])
+        return factor.astype(np.float32), float(slope)
+
+
+def _norms_sq(rows: Float64) -> Float64:
+    return np.vecdot(rows, rows)
 
 
 def _leading_axes(covariance: Float32, m: int) -> Float32:
