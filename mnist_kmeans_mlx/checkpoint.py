@@ -23,8 +23,9 @@ from mnist_kmeans_mlx.base import center_dtype
 from mnist_kmeans_mlx.distributed import Group
 from mnist_kmeans_mlx.engine.assignment import FullAssignment
 from mnist_kmeans_mlx.engine.distances import Codebook, inertia
-from mnist_kmeans_mlx.engine.lloyd import Run, Standing
+from mnist_kmeans_mlx.engine.lloyd import Run
 from mnist_kmeans_mlx.engine.points import Points
+from mnist_kmeans_mlx.engine.restarts import Standing
 from mnist_kmeans_mlx.estimator import KMeans
 from mnist_kmeans_mlx.persistence.files import check_writable, remove_leftovers, write_atomically
 from mnist_kmeans_mlx.persistence.record import Record, checksum, read_record, unpack_record
@@ -198,7 +199,7 @@ class Checkpoint:
         self, estimator: KMeans, X: Any, points: Points, random_state: np.random.RandomState
     ) -> Standing:
         """Where the fit is to go on; sets the random state to its position there."""
-        self._points, self._random_state, self._dtype = points, random_state, center_dtype(X)
+        self._points, self._dtype = points, center_dtype(X)
         if self._is_kept:
             self._identity = _identity(estimator, X, points)
             generator = random_state.get_state(legacy=False)["bit_generator"]
@@ -216,12 +217,12 @@ class Checkpoint:
             codebook = Codebook(points, standing.best.centers)
             best = replace(standing.best, labels=FullAssignment(points)(codebook))
             standing = replace(standing, best=best)
-        self._now = self._record(standing)
+        self._now = self._record(standing, random_state.get_state(legacy=False))
         return standing
 
-    def note(self, standing: Standing) -> None:
-        """Remember how far the fit has come, and write it when it is time."""
-        self._now = self._record(standing)
+    def note(self, standing: Standing, position: Any) -> None:
+        """Remember how far the fit and its random state have come; write it when it is time."""
+        self._now = self._record(standing, position)
         self._notes += 1
         since = time.monotonic() - self._written
         if since >= 9 * self._cost and (self._notes >= self.iterations or since >= self.seconds):
@@ -234,10 +235,9 @@ class Checkpoint:
                 what = _OTHER.get(key, f"{key} = {then}, not {value}")
                 raise CheckpointError(f"{self.path} was written by a fit with {what}.")
 
-    def _record(self, standing: Standing) -> Record:
-        generator = self._random_state.get_state(legacy=False)
+    def _record(self, standing: Standing, position: Any) -> Record:
         seconds = self.earlier + time.monotonic() - self._began
-        return Record(self._identity, seconds, generator, standing)
+        return Record(self._identity, seconds, position, standing)
 
     def _write(self) -> None:
         if self.path is None or self._now is None:

@@ -11,6 +11,7 @@ os.environ.setdefault("MLX_ENABLE_TF32", "0")
 import platform
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from threadpoolctl import ThreadpoolController
 FLOAT32_ROUNDOFF = 2.0**-24
 
 _limited = ContextVar("_limited", default=False)
+_thread = threading.local()
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -82,7 +84,8 @@ class Device:
         """Results of `function`, in order, computed on this device.
 
         A GPU is kept busy by one thread. On the CPU, where most of MLX's operations use a single
-        core, threads share the items and each multiplies on one core.
+        core, threads share the items and each multiplies on one core. Within such a thread items
+        come one after the other.
         """
 
         def call(item: Item) -> Result:
@@ -90,7 +93,7 @@ class Device:
                 return function(item)
 
         items = list(items)
-        if self.workers == 1 or len(items) < 2:
+        if self.workers == 1 or len(items) < 2 or getattr(_thread, "is_worker", False):
             return [call(item) for item in items]
         with self.threads():
             return list(_pool(self.workers, os.getpid()).map(call, items))
@@ -138,7 +141,7 @@ class Device:
 @lru_cache
 def _pool(workers: int, process: int) -> ThreadPoolExecutor:
     """Threads that serve one process: a forked child must not wait for its parent's."""
-    return ThreadPoolExecutor(workers, thread_name_prefix="kmeans")
+    return ThreadPoolExecutor(workers, "kmeans", lambda: setattr(_thread, "is_worker", True))
 
 
 @lru_cache

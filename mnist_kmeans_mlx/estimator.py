@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from copy import copy
-from dataclasses import replace
 from numbers import Integral
 from typing import Any, Self
 
@@ -26,8 +25,10 @@ from mnist_kmeans_mlx.datasets.sources import Batches, check_finite, from_memmap
 from mnist_kmeans_mlx.device import Device
 from mnist_kmeans_mlx.distributed import Group, current
 from mnist_kmeans_mlx.engine import sphere
-from mnist_kmeans_mlx.engine.lloyd import Observer, Run, Standing, State, lloyd
+from mnist_kmeans_mlx.engine.assignment import bounds_bytes
+from mnist_kmeans_mlx.engine.lloyd import Observer, Run, State, lloyd
 from mnist_kmeans_mlx.engine.points import Float64, Points
+from mnist_kmeans_mlx.engine.restarts import Restarts, Standing
 from mnist_kmeans_mlx.memory import is_source, plan
 from mnist_kmeans_mlx.progress import announce_end, announcer
 
@@ -218,14 +219,25 @@ n_features), default="k-means++"
         # For this fit only: a Checkpoint's, and what collects the curve of inertia.
         keeper, history = (self.__dict__.pop(name, None) for name in ("_keeper", "_history"))
         at = Standing() if keeper is None else keeper.begin(self, X, points, random_state)
-        best = at.best
-        while at.restart < self._n_init:
-            start: Float64 | State | None = at.state
+
+        def seed(restart: int) -> tuple[Float64 | State, Any]:
+            start: Float64 | State | None = at.state if restart == at.restart else None
             if start is None:
                 start = self._seed(points, init, self.n_clusters, random_state, mean)
                 start = start if project is None else project(start)
                 if self.verbose:
                     print("Initialization complete")
+            return start, random_state.get_state(legacy=False)
+
+        def solve(restart: int, start: Float64 | State, observe: Observer) -> Run:
+            observers = [announcer(points, self._cost)] if self.verbose else []
+            if history is not None:
+                observers.append(history.observer(points, restart, self._cost))
+
+            def follow(state: State) -> None:
+                for each in (*observers, observe):
+                    each(state)
+
             run = lloyd(
                 points,
                 start,
@@ -234,18 +246,18 @@ n_features), default="k-means++"
                 algorithm=algorithm,
                 dtype=dtype,
                 project=project,
-                observe=self._observer(points, at, keeper, history),
+                observe=follow,
             )
             if self.verbose:
                 announce_end(run, tol)
-            if best is None or (
-                run.inertia < best.inertia and not self._same_clustering(run, best, group)
-            ):
-                best = run
-            at = Standing(at.restart + 1, best)
-            if keeper is not None:
-                keeper.note(at)
-        assert best is not None
+            return run
+
+        def better(run: Run, best: Run) -> bool:
+            return run.inertia < best.inertia and not self._same_clustering(run, best, group)
+
+        tell = None if keeper is None else keeper.note
+        restarts = Restarts(at, self._n_init, seed=seed, solve=solve, better=better, tell=tell)
+        best = restarts.run(device, self._side_by_side(points))
 
         distinct = len(_used(best.labels, group))
         if distinct < self.n_clusters:
@@ -411,20 +423,13 @@ n_features), default="k-means++"
         self.n_rechecked_ = run.rechecked
         self.device_ = device
 
-    def _observer(self, points: Points, at: Standing, keeper: Any, history: Any) -> Observer | None:
-        """What follows a restart: `verbose`, a checkpoint, a history, all of them or nothing."""
-        observers = [announcer(points, self._cost)] if self.verbose else []
-        if keeper is not None:
-            observers.append(lambda state: keeper.note(replace(at, state=state)))
-
-        if history is not None:
-            observers.append(history.observer(points, at.restart, self._cost))
-
-        def observe(state: State) -> None:
-            for each in observers:
-                each(state)
-
-        return observe if observers else None
+    def _side_by_side(self, points: Points) -> int:
+        """How many restarts may iterate at a time."""
+        if self.verbose or points.group.size > 1 or not points.keep:
+            return 1  # in order, in the main thread
+        return max(
+            1, min(points.device.workers, points.spare // bounds_bytes(points, self.n_clusters))
+        )
 
     def _checked_algorithm(self) -> str:
         if self.algorithm == "elkan" and self.n_clusters == 1:

@@ -13,6 +13,7 @@ from mnist_kmeans_mlx.engine.assignment import (
 )
 from mnist_kmeans_mlx.engine.distances import Codebook
 from mnist_kmeans_mlx.engine.points import Points
+from mnist_kmeans_mlx.engine.sketch import Sketch
 
 
 @pytest.mark.parametrize("multiplier", MULTIPLIERS)
@@ -79,6 +80,31 @@ def test_a_sketch_bounds_scores_from_below(multiplier, device):
     trivial = codebook.constant - 2 * np.outer(np.sqrt(points.norms_sq), np.sqrt(codebook.constant))
     if multiplier != "bf16":
         assert np.median(exact - lower) < 0.2 * np.median(exact - trivial)
+
+
+@pytest.mark.parametrize("multiplier", MULTIPLIERS)
+@pytest.mark.parametrize("rank", [6, 200])
+@pytest.mark.parametrize("k", [8, 100])
+def test_axes_turn_to_where_the_centres_are(k, rank, multiplier, device, monkeypatch):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(4200, rank)) @ rng.normal(size=(rank, 200))
+    rows += 0.1 * rng.normal(size=rows.shape)
+    points = Points(rows, make_device(device, multiplier))
+    turns, turn = [], Sketch.turn
+    monkeypatch.setattr(Sketch, "turn", lambda *which: turns.append(turn(*which)))
+    # Some are built of so many axes that stay, and of so many that turn.
+    assert (points.sketch is None) == (rank == 200)
+    bounded = BoundedAssignment(points, k)
+    centers = rows[:k].copy()
+    for step in range(40):
+        distances = oracle.distances_sq(rows, centers)
+        np.testing.assert_array_equal(bounded(Codebook(points, centers)), distances.argmin(axis=1))
+        # Far at first, then hardly at all, and at last far again.
+        reach = [3.0, 1e-1, 1e-3, 1e-6, 1.0][step // 8]
+        centers = centers + reach * (rng.random((k, 1)) < 0.5) * rng.normal(size=centers.shape)
+        if step == 12:
+            centers[3] = centers[4]
+    assert len(turns) >= 2
 
 
 def test_rows_without_structure_have_no_sketch(device):

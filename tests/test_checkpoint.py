@@ -43,10 +43,10 @@ def stop_after(notes, path, estimator, X, sample_weight=None, error=KeyboardInte
     checkpoint = Checkpoint(path, resume=True, iterations=1)
     note = checkpoint.note
 
-    def count(standing):
+    def count(standing, position):
         nonlocal notes
         checkpoint._cost = 0  # writes are due, however long they take
-        note(standing)
+        note(standing, position)
         notes -= 1
         if notes == 0:
             raise error
@@ -325,7 +325,7 @@ def die(*args):
 setattr(os, moment, die)
 checkpoint = Checkpoint(path, iterations=1)
 note = checkpoint.note
-checkpoint.note = lambda standing: (setattr(checkpoint, "_cost", 0), note(standing))
+checkpoint.note = lambda *how_far: (setattr(checkpoint, "_cost", 0), note(*how_far))
 checkpoint.fit(KMeans(9, n_init=3, random_state=4, device=device), np.load(rows))
 """
 

@@ -41,6 +41,7 @@ LAYERS = [
     {"device"},
 ]
 ENGINE_LAYERS = [
+    {"engine.restarts"},
     {"engine.lloyd", "engine.minibatch", "engine.seeding"},
     {"engine.assignment", "engine.centroids"},
     {"engine.distances", "engine.pairwise", "engine.sphere"},

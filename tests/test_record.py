@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from mnist_kmeans_mlx.engine.lloyd import Run, Standing, State
+from mnist_kmeans_mlx.engine.lloyd import Run, State
+from mnist_kmeans_mlx.engine.restarts import Standing
 from mnist_kmeans_mlx.persistence import safetensors
 from mnist_kmeans_mlx.persistence.record import FOUND_AGAIN, Record, read_record
 from mnist_kmeans_mlx.persistence.safetensors import Damage

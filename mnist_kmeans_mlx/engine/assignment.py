@@ -11,7 +11,7 @@ import numpy as np
 from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, host_view
 from mnist_kmeans_mlx.engine.distances import Codebook, decide
 from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels, Points
-from mnist_kmeans_mlx.engine.sketch import Sketch
+from mnist_kmeans_mlx.engine.sketch import TURNING_WIDTH, Sketch
 
 # Bytes of float32 rows that a core works on at once: with their scores they stay in its cache.
 BLOCK = 1 << 20
@@ -36,7 +36,12 @@ def make_assignment(points: Points, k: int, algorithm: str) -> Assignment:
     """
     if k == 1 or algorithm == "lloyd" or points.device.kind != "cpu":
         return FullAssignment(points)
-    return BoundedAssignment(points, k, each=4 * points.n * k <= points.spare)
+    return BoundedAssignment(points, k, each=bounds_bytes(points, k) <= points.spare)
+
+
+def bounds_bytes(points: Points, k: int) -> int:
+    """What a `BoundedAssignment` keeps of all rows, if it may."""
+    return 4 * points.n * (k + max(k, TURNING_WIDTH))
 
 
 class FullAssignment:

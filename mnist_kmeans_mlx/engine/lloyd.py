@@ -72,25 +72,6 @@ class State:
     rechecked: int
 
 
-@dataclass(frozen=True)
-class Standing:
-    """Where a fit of several restarts stands.
-
-    Attributes
-    ----------
-    restart : int
-        Restarts that are done.
-    best : Run or None
-        The best of them.
-    state : State or None
-        How far the next one has come; None before its first iteration.
-    """
-
-    restart: int = 0
-    best: Run | None = None
-    state: State | None = None
-
-
 NO_LABELS = np.zeros(0, dtype=np.int32)
 
 Observer = Callable[[State], None]

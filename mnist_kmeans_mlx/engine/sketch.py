@@ -65,9 +65,9 @@ class Sketch:
         self._axes = np.zeros((d, self._fixed + turning), dtype=np.float32)
         self._axes[:, : self._fixed] = axes
         self.rows = np.ones((len(norms_sq), self._axes.shape[1] + 2), dtype=np.float32)
-        self._outside = norms_sq.copy()
+        self._outside = norms_sq  # squared norms of what is outside of the axes that do not turn
         if self._fixed:
-            self._project(slice(0, self._fixed))
+            self._outside = self._project(slice(0, self._fixed))
 
     def turning(self, most: int, k: int) -> Sketch:
         """The same, at `most` so wide, with room for `k` further axes."""
@@ -88,8 +88,8 @@ class Sketch:
         self._axes[:, self._fixed :] = axes
         self._project(slice(self._fixed, self._axes.shape[1]))
 
-    def _project(self, columns: slice) -> None:
-        """Find the rows' places on some axes, and how long they are outside of all so far."""
+    def _project(self, columns: slice) -> Float64:
+        """Find the rows' places on some axes; the squares of what is outside of all so far."""
         d, m = self._axes.shape
         width = columns.stop
         wide = self._axes[:, :width].astype(np.float64)
@@ -97,7 +97,7 @@ class Sketch:
         # How far, relative to |x|, the computed places on the axes are from the exact ones.
         self._error = 1.01 * np.sqrt(width) * (min(d, SUMMED) + 4) * FLOAT32_ROUNDOFF
         axes = np.ascontiguousarray(self._axes[:, columns])
-        outside = np.empty(len(self.rows)) if columns.start else self._outside
+        outside = np.empty(len(self.rows))
 
         def project(part: slice) -> None:
             block, places = self._source(part), np.zeros((part.stop - part.start, axes.shape[1]))
@@ -111,6 +111,7 @@ class Sketch:
 
         n, step = len(self.rows), max(1, BLOCK // (4 * d))
         self.device.map(project, [slice(i, min(i + step, n)) for i in range(0, n, step)])
+        return outside
 
     @classmethod
     def make(cls, rows: Rows, norms_sq: Float64, d: int, device: Device) -> Sketch | None:

@@ -14,7 +14,8 @@ import numpy as np
 from scipy.sparse import issparse
 
 from mnist_kmeans_mlx import __version__
-from mnist_kmeans_mlx.engine.lloyd import Run, Standing, State
+from mnist_kmeans_mlx.engine.lloyd import Run, State
+from mnist_kmeans_mlx.engine.restarts import Standing
 from mnist_kmeans_mlx.persistence import safetensors
 from mnist_kmeans_mlx.persistence.safetensors import Array, Damage
 
