@@ -11,7 +11,7 @@ import numpy as np
 from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, host_view
 from mnist_kmeans_mlx.engine.distances import Codebook, decide
 from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels, Points
-from mnist_kmeans_mlx.engine.sketch import TURNING_WIDTH, Sketch
+from mnist_kmeans_mlx.engine.sketch import TURNING_WIDTH, TurningSketch
 
 # Bytes of float32 rows that a core works on at once: with their scores they stay in its cache.
 BLOCK = 1 << 20
@@ -305,7 +305,7 @@ def _look(codebook: Codebook) -> _Look:
     return _Look(rows, factor, constant, None, codebook.tolerance, norm)
 
 
-def _sketched_look(codebook: Codebook, sketch: Sketch) -> _Look:
+def _sketched_look(codebook: Codebook, sketch: TurningSketch) -> _Look:
     sketched = codebook.sketched(sketch)
 
     def rows(index: Index) -> Float32:

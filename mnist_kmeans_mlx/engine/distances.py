@@ -15,7 +15,7 @@ import numpy as np
 
 from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, host_view
 from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels, Points
-from mnist_kmeans_mlx.engine.sketch import Sketch
+from mnist_kmeans_mlx.engine.sketch import Sketch, TurningSketch
 
 
 class Codebook:
@@ -76,12 +76,12 @@ class Codebook:
         # One per cent covers the second-order terms and the bound's own rounding.
         return 1.01 * product * self.largest_norm, 1.01 * 2 * u * self.largest_norm**2
 
-    def sketched(self, sketch: Sketch) -> SketchedCodebook:
+    def sketched(self, sketch: Sketch | TurningSketch) -> SketchedCodebook:
         """The centres as a sketch of the rows sees them."""
         return SketchedCodebook(sketch, self._moved, self._norms_sq)
 
-    def turn(self, sketch: Sketch) -> None:
-        """Turn the further axes of a sketch to the centres."""
+    def turn(self, sketch: TurningSketch) -> None:
+        """Turn a sketch to the centres."""
         sketch.turn(self._moved)
 
 
@@ -96,26 +96,21 @@ class SketchedCodebook:
         Slope and constant of the rounding of a product, as in `Codebook.tolerance`.
     """
 
-    def __init__(self, sketch: Sketch, moved: Float64, norms_sq: Float64) -> None:
+    def __init__(self, sketch: Sketch | TurningSketch, moved: Float64, norms_sq: Float64) -> None:
         self.sketch = sketch
-        self.factor, slope = sketch.centers(moved, norms_sq)
+        self.factor, slope = sketch.axes.centers(moved, norms_sq, sketch.device)
         # The squared norms of the centres are rounded and multiplied like all else.
         square = 1.01 * (2 * sketch.device.input_roundoff + 4 * FLOAT32_ROUNDOFF)
         self.tolerance = slope, square * float(norms_sq.max())
 
-    @cached_property
-    def _on_device(self) -> mx.array:
-        with mx.stream(self.sketch.device.mlx):
-            factor = mx.array(self.factor)
-            mx.eval(factor)
-        return factor
 
-    def lower_scores(self, part: slice) -> Float32:
-        """Lower bounds ``(m, k)`` of the scores of consecutive rows."""
-        device = self.sketch.device
-        if device.host_matmul:
-            return self.sketch.rows[part] @ self.factor
-        return host_view(device.matmul(self.sketch.array[part], self._on_device))
+def lower_scores(codebook: SketchedCodebook, sketch: Sketch, part: slice) -> Float32:
+    """Lower bounds ``(k, m)`` of the scores of consecutive rows with a few centres."""
+    if sketch.device.host_matmul:
+        return codebook.factor.T @ sketch.columns[:, part]
+    with mx.stream(sketch.device.mlx):
+        factor = mx.array(codebook.factor.T)
+    return host_view(sketch.device.matmul(factor, sketch.array[:, part]))
 
 
 def decide(codebook: Codebook, index: Index) -> Labels:

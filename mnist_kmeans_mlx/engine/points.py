@@ -13,7 +13,7 @@ import numpy.typing as npt
 from mnist_kmeans_mlx.device import Device, host_view
 from mnist_kmeans_mlx.distributed import ALONE, Group
 from mnist_kmeans_mlx.engine.exact import Exact, joined
-from mnist_kmeans_mlx.engine.sketch import FEWEST_ROWS, TURNING_WIDTH, Sketch
+from mnist_kmeans_mlx.engine.sketch import FEWEST_ROWS, TURNING_WIDTH, Sketch, TurningSketch
 
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
@@ -222,15 +222,13 @@ class Points:
             return None
         return Sketch.make(self.float32, self.norms_sq, self.d, self.device)
 
-    def turning_sketch(self, k: int) -> Sketch | None:
-        """Narrow copy of the rows with room for `k` axes that turn, where one pays."""
+    def turning_sketch(self, k: int) -> TurningSketch | None:
+        """Narrow copy of the rows on axes that turn to `k` centres, where one pays."""
         if not self.keep or self.n < FEWEST_ROWS or 2 * k > self.d:
             return None
         fixed = max(0, TURNING_WIDTH - k)
-        if self.sketch is not None and fixed:
-            return self.sketch.turning(fixed, k)
-        none = np.empty((self.d, 0), dtype=np.float32)
-        return Sketch(self.float32, self.norms_sq, none, self.device, k)
+        base = self.sketch if fixed else None
+        return TurningSketch(self.float32, self.norms_sq, base, fixed, k, self.device)
 
     # Rows
 

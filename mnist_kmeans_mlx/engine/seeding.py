@@ -6,7 +6,7 @@ import numpy as np
 
 from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, host_view
 from mnist_kmeans_mlx.engine.assignment import FullAssignment
-from mnist_kmeans_mlx.engine.distances import Codebook
+from mnist_kmeans_mlx.engine.distances import Codebook, lower_scores
 from mnist_kmeans_mlx.engine.exact import Exact, joined
 from mnist_kmeans_mlx.engine.points import Float64, Index, Points
 
@@ -238,15 +238,15 @@ def _gains(
     slope, constant = codebook.tolerance if sketched is None else sketched.tolerance
 
     def compare(part: slice) -> list[Gain]:
-        if sketched is None:
-            lower = host_view(codebook.scores(points.block(part)))
+        if sketched is None or points.sketch is None:
+            lower = host_view(codebook.scores(points.block(part))).T
         else:
-            lower = sketched.lower_scores(part)
+            lower = lower_scores(sketched, points.sketch, part)
         norms_sq, own = points.norms_sq[part], closest[part]
         error = slope * np.sqrt(norms_sq) + constant + 8 * FLOAT32_ROUNDOFF * (norms_sq + own)
         reach = (own - norms_sq + error).astype(np.float32)
         gains = []
-        for bound, candidate in zip(lower.T, candidates, strict=True):
+        for bound, candidate in zip(lower, candidates, strict=True):
             near = np.flatnonzero(bound < reach)
             distances = np.empty(len(near))
             for block in points.host_parts(len(near)):

@@ -1,9 +1,10 @@
-"""A narrow copy of the rows that bounds their distances from below and above.
+"""Narrow copies of the rows that bound their distances from below and above.
 
-Rows are projected onto axes of large variance. With ``p`` the projection and ``r`` the norm of the
-rest, ``x.c`` lies within ``r_x r_c`` of ``p_x.p_c`` by the inequality of Cauchy and Schwarz. A
-product of width m + 2 instead of d so bounds a distance from both sides, and most comparisons need
-no more. The bounds hold in exact arithmetic: `Sketch.slope` covers all rounding.
+Rows are projected onto a few axes. With ``p`` the places on these and ``r`` the norm of the rest,
+``x.c`` lies within ``r_x r_c`` of ``p_x.p_c`` by the inequality of Cauchy and Schwarz. A product of
+width m + 2 instead of d so bounds a distance from both sides, and most comparisons need no more:
+rows ``(p, r, 1)`` times centres ``(-2 p, -2 r, |c|^2)`` are lower bounds of scores, and upper ones
+are at most ``4 r_x r_c`` above. In float32 that holds up to the slope that `Axes.centers` gives.
 """
 
 from __future__ import annotations
@@ -34,8 +35,62 @@ SUMMED = 196
 Rows = Callable[[Any], Float32]
 
 
+class Axes:
+    """Orthonormal columns, as far as float32 goes.
+
+    Parameters
+    ----------
+    columns : ndarray of shape (d, m), float32
+    """
+
+    def __init__(self, columns: Float32) -> None:
+        self.columns = columns
+        self.d, self.m = columns.shape
+        wide = columns.astype(np.float64)
+        self._wide = wide
+        self._skew = 1.01 * float(np.linalg.norm(wide.T @ wide - np.eye(self.m)))
+        # How far, relative to |x|, the computed places of a row are from the exact ones.
+        self._error = 1.01 * np.sqrt(self.m) * (min(self.d, SUMMED) + 4) * FLOAT32_ROUNDOFF
+
+    def places(self, block: Float32, first: int = 0) -> Float64:
+        """Places ``(n, m - first)`` of rows on the axes from some axis on."""
+        axes = np.ascontiguousarray(self.columns[:, first:])
+        places = np.zeros((len(block), self.m - first))
+        for start in range(0, self.d, SUMMED):
+            # Short sums in float32, their sum in float64: a fraction of the error.
+            features = slice(start, start + SUMMED)
+            places += block[:, features] @ axes[features]
+        return places
+
+    def rest(self, outside_sq: Float64, norms_sq: Float64) -> Float64:
+        """Upper bounds of the norms of rows outside the axes.
+
+        Of their squared norms `norms_sq`, `outside_sq` is what their places do not account for.
+        """
+        slack = 2.1 * self._error + self._skew
+        return np.sqrt(np.maximum(outside_sq, 0) + slack * norms_sq) * (1 + 1e-6)
+
+    def centers(self, moved: Float64, norms_sq: Float64, device: Device) -> tuple[Float32, float]:
+        """Sketched centres ``(m + 2, k)``, and the slope of the error of products with them.
+
+        Rounding takes a product with a row no further than ``slope * |x|`` from the bound it
+        stands for.
+        """
+        places = (moved @ self._wide).astype(np.float32)
+        # Rounded only here, to float32.
+        exact = 2 * FLOAT32_ROUNDOFF + self._skew
+        outside = np.maximum(norms_sq - _norms_sq(places), 0)
+        rest = np.sqrt(outside + 2.1 * exact * norms_sq) * (1 + 1e-6)
+        # x.c = p_x.p_c + (x - A p_x).(c - A p_c) + (A'x - p_x).p_c + p_x.A'(c - A p_c)
+        u, r = FLOAT32_ROUNDOFF, device.input_roundoff
+        product = 2 * u + 2 * r + r * r + (self.m + 4) * device.sum_roundoff
+        slope = 1.01 * 2 * (self._error + exact + product) * np.sqrt(norms_sq.max())
+        factor = np.concatenate([-2 * places.T, -2 * rest[None], norms_sq[None]])
+        return factor.astype(np.float32), float(slope)
+
+
 class Sketch:
-    """Rows ``(p, r, 1)``, to be multiplied with centres ``(-2 p, -2 r, |c|^2)``.
+    """Rows on the axes of their largest variance, to be compared with a few centres at a time.
 
     Parameters
     ----------
@@ -43,75 +98,27 @@ class Sketch:
         Gives the float32 rows of a slice or an index.
     norms_sq : ndarray of shape (n,), float64
         Their squared norms.
-    axes : ndarray of shape (d, m), float32
-        Orthonormal columns.
+    axes : Axes
     device : Device
         Where to compute.
-    turning : int, default=0
-        How many further axes there are, for `turn` to choose.
 
     Attributes
     ----------
-    rows : ndarray of shape (n, m + turning + 2), float32
-        The sketched rows.
+    columns : ndarray of shape (m + 2, n), float32
+        The sketched rows. A product with few centres is quicker with each axis in one piece.
     """
 
-    def __init__(
-        self, rows: Rows, norms_sq: Float64, axes: Float32, device: Device, turning: int = 0
-    ) -> None:
-        d, self._fixed = axes.shape
-        self.device = device
-        self._source, self._norms_sq = rows, norms_sq
-        self._axes = np.zeros((d, self._fixed + turning), dtype=np.float32)
-        self._axes[:, : self._fixed] = axes
-        self.rows = np.ones((len(norms_sq), self._axes.shape[1] + 2), dtype=np.float32)
-        self._outside = norms_sq  # squared norms of what is outside of the axes that do not turn
-        if self._fixed:
-            self._outside = self._project(slice(0, self._fixed))
-
-    def turning(self, most: int, k: int) -> Sketch:
-        """The same, at `most` so wide, with room for `k` further axes."""
-        m = min(most, self._fixed)
-        sketch = Sketch(self._source, self._norms_sq, self._axes[:, :0], self.device, m + k)
-        sketch._axes[:, :m], sketch.rows[:, :m] = self._axes[:, :m], self.rows[:, :m]
-        sketch._fixed = m
-        sketch._outside = self._norms_sq - _norms_sq(self.rows[:, :m].astype(np.float64))
-        return sketch
-
-    def turn(self, moved: Float64) -> None:
-        """Choose the further axes so that centres lie within all axes together."""
-        fixed = self._axes[:, : self._fixed].astype(np.float64)
-        axes = moved.T
-        for _ in range(2):
-            # Twice is enough: B. Parlett, *The symmetric eigenvalue problem*, section 6.9.
-            axes, _ = np.linalg.qr(axes - fixed @ (fixed.T @ axes))
-        self._axes[:, self._fixed :] = axes
-        self._project(slice(self._fixed, self._axes.shape[1]))
-
-    def _project(self, columns: slice) -> Float64:
-        """Find the rows' places on some axes; the squares of what is outside of all so far."""
-        d, m = self._axes.shape
-        width = columns.stop
-        wide = self._axes[:, :width].astype(np.float64)
-        self._skew = 1.01 * float(np.linalg.norm(wide.T @ wide - np.eye(width)))
-        # How far, relative to |x|, the computed places on the axes are from the exact ones.
-        self._error = 1.01 * np.sqrt(width) * (min(d, SUMMED) + 4) * FLOAT32_ROUNDOFF
-        axes = np.ascontiguousarray(self._axes[:, columns])
-        outside = np.empty(len(self.rows))
+    def __init__(self, rows: Rows, norms_sq: Float64, axes: Axes, device: Device) -> None:
+        self.axes, self.device = axes, device
+        self.columns = np.ones((axes.m + 2, len(norms_sq)), dtype=np.float32)
 
         def project(part: slice) -> None:
-            block, places = self._source(part), np.zeros((part.stop - part.start, axes.shape[1]))
-            for start in range(0, d, SUMMED):
-                # Short sums in float32, their sum in float64: a fraction of the error.
-                features = slice(start, start + SUMMED)
-                places += block[:, features] @ axes[features]
-            self.rows[part, columns] = places
-            np.subtract(self._outside[part], _norms_sq(places), out=outside[part])
-            self.rows[part, m] = self._rest(outside[part], self._norms_sq[part])
+            places = axes.places(rows(part))
+            self.columns[: axes.m, part] = places.T
+            outside = norms_sq[part] - _norms_sq(places)
+            self.columns[axes.m, part] = axes.rest(outside, norms_sq[part])
 
-        n, step = len(self.rows), max(1, BLOCK // (4 * d))
-        self.device.map(project, [slice(i, min(i + step, n)) for i in range(0, n, step)])
-        return outside
+        device.map(project, _parts(len(norms_sq), axes.d))
 
     @classmethod
     def make(cls, rows: Rows, norms_sq: Float64, d: int, device: Device) -> Sketch | None:
@@ -127,44 +134,80 @@ class Sketch:
         inside = np.square(sample @ axes).sum(axis=0, dtype=np.float64)
         for m in widths:
             if norms_sq[chosen].sum() - inside[:m].sum() <= (1 - WORTHWHILE) * spread:
-                return cls(rows, norms_sq, axes[:, :m], device)
+                return cls(rows, norms_sq, Axes(axes[:, :m]), device)
         return None
 
     @cached_property
     def array(self) -> mx.array:
-        """`rows` on the device."""
+        """`columns` on the device."""
         with mx.stream(self.device.mlx):
-            array = mx.array(self.rows)
+            array = mx.array(self.columns)
             mx.eval(array)
         return array
 
-    def _rest(self, outside_sq: Float64, norms_sq: Float64) -> Float64:
-        """Upper bounds of the norms outside the axes, and of what is rounded of them."""
-        slack = 2.1 * self._error + self._skew
-        return np.sqrt(np.maximum(outside_sq, 0) + slack * norms_sq) * (1 + 1e-6)
 
-    def centers(self, moved: Float64, norms_sq: Float64) -> tuple[Float32, float]:
-        """Sketched centres ``(m + 2, k)``, and the slope of the error of products with them.
+class TurningSketch:
+    """Rows on axes that are turned now and then so that they span the centres.
 
-        Rounding takes a product with a row no further than ``slope * |x|`` from the bound it
-        stands for.
-        """
-        m = self._axes.shape[1]
-        places = (moved @ self._axes.astype(np.float64)).astype(np.float32)
-        # Rounded only here, to float32.
-        exact = 2 * FLOAT32_ROUNDOFF + self._skew
-        outside = np.maximum(norms_sq - _norms_sq(places.astype(np.float64)), 0)
-        rest = np.sqrt(outside + 2.1 * exact * norms_sq) * (1 + 1e-6)
-        # x.c = p_x.p_c + (x - A p_x).(c - A p_c) + (A'x - p_x).p_c + p_x.A'(c - A p_c)
-        u, r = FLOAT32_ROUNDOFF, self.device.input_roundoff
-        product = 2 * u + 2 * r + r * r + (m + 4) * self.device.sum_roundoff
-        slope = 1.01 * 2 * (self._error + exact + product) * np.sqrt(norms_sq.max())
-        factor = np.concatenate([-2 * places.T, -2 * rest[None], norms_sq[None]])
-        return factor.astype(np.float32), float(slope)
+    Of centres that have moved little since, next to nothing is outside of the axes.
 
+    Parameters
+    ----------
+    rows : callable
+        Gives the float32 rows of a slice or an index.
+    norms_sq : ndarray of shape (n,), float64
+        Their squared norms.
+    base : Sketch or None
+        Where axes come from that do not turn.
+    fixed : int
+        How many of these, at most.
+    k : int
+        How many axes turn.
+    device : Device
+        Where to compute.
 
-def _norms_sq(rows: Float64) -> Float64:
-    return np.vecdot(rows, rows)
+    Attributes
+    ----------
+    rows : ndarray of shape (n, m + 2), float32
+        The sketched rows.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        norms_sq: Float64,
+        base: Sketch | None,
+        fixed: int,
+        k: int,
+        device: Device,
+    ) -> None:
+        self.device = device
+        self._source, self._norms_sq, self._outside = rows, norms_sq, norms_sq
+        self._fixed = np.zeros((rows(slice(0, 1)).shape[1], 0), dtype=np.float32)
+        if base is not None and fixed:
+            self._fixed = base.axes.columns[:, :fixed]
+        m = self._fixed.shape[1]
+        self.rows = np.ones((len(norms_sq), m + k + 2), dtype=np.float32)
+        if base is not None and m:
+            self.rows[:, :m] = base.columns[:m].T
+            self._outside = norms_sq - _norms_sq(self.rows[:, :m])
+
+    def turn(self, moved: Float64) -> None:
+        """Turn the axes so that centres lie within all axes together."""
+        fixed, turned = self._fixed.astype(np.float64), moved.T
+        for _ in range(2):
+            # Twice is enough: B. Parlett, *The symmetric eigenvalue problem*, section 6.9.
+            turned, _ = np.linalg.qr(turned - fixed @ (fixed.T @ turned))
+        self.axes = axes = Axes(np.hstack([self._fixed, turned.astype(np.float32)]))
+        first = fixed.shape[1]
+
+        def project(part: slice) -> None:
+            places = axes.places(self._source(part), first)
+            self.rows[part, first : axes.m] = places
+            outside = self._outside[part] - _norms_sq(places)
+            self.rows[part, axes.m] = axes.rest(outside, self._norms_sq[part])
+
+        self.device.map(project, _parts(len(self.rows), axes.d))
 
 
 def _leading_axes(covariance: Float32, m: int) -> Float32:
@@ -180,3 +223,13 @@ def _leading_axes(covariance: Float32, m: int) -> Float32:
     # Once more in float64, so that rounded axes are orthonormal to float32.
     axes, _ = np.linalg.qr((axes @ rotation[:, ::-1]).astype(np.float64))
     return axes.astype(np.float32)
+
+
+def _norms_sq(rows: Float32 | Float64) -> Float64:
+    """Squared norms, in float64."""
+    return np.vecdot(rows, rows.astype(np.float64))
+
+
+def _parts(n: int, d: int) -> list[slice]:
+    step = max(1, BLOCK // (4 * d))
+    return [slice(start, min(start + step, n)) for start in range(0, n, step)]
