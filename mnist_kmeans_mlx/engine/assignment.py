@@ -17,6 +17,8 @@ from mnist_kmeans_mlx.engine.sketch import TURNING_WIDTH, TurningSketch
 BLOCK = 1 << 20
 # With fewer centres than this, comparing a row with its own costs no less than with all.
 FEW = 48
+# With more, bounds to each are worth what it takes to keep them, even beside a sketch.
+MANY = 128
 
 
 class Assignment(Protocol):
@@ -32,15 +34,15 @@ def make_assignment(points: Points, k: int, algorithm: str) -> Assignment:
     """E-step for `algorithm` "lloyd", "elkan" or "auto".
 
     Bounds pay where comparing costs more than looking up, and are kept on the host: "auto" takes
-    them on the CPU. Those of each row and centre are kept as far as memory goes.
+    them on the CPU.
     """
     if k == 1 or algorithm == "lloyd" or points.device.kind != "cpu":
         return FullAssignment(points)
-    return BoundedAssignment(points, k, each=bounds_bytes(points, k) <= points.spare)
+    return BoundedAssignment(points, k, rich=bounds_bytes(points, k) <= points.spare)
 
 
 def bounds_bytes(points: Points, k: int) -> int:
-    """What a `BoundedAssignment` keeps of all rows, if it may."""
+    """What a rich `BoundedAssignment` keeps of all rows."""
     return 4 * points.n * (k + max(k, TURNING_WIDTH))
 
 
@@ -59,7 +61,7 @@ class FullAssignment:
     def __call__(self, codebook: Codebook) -> Labels:
         points = self.points
         if self._on_host:
-            host = BoundedAssignment(points, codebook.k, each=False)
+            host = BoundedAssignment(points, codebook.k, rich=False)
             labels = host(codebook)
             self.rechecked += host.rechecked
             return labels
@@ -86,16 +88,17 @@ class FullAssignment:
 class BoundedAssignment:
     """Compare only rows and centres that the triangle inequality leaves open.
 
-    Keeps for each row an upper bound of the distance to its own centre, and lower bounds of the
-    distances to the others: to each (C. Elkan, *Using the triangle inequality to accelerate
-    k-means*, ICML 2003) and to the nearest (G. Hamerly, *Making k-means even faster*, SDM 2010),
-    which spares most rows the look at each. Bounds are stored relative to the summed drift of the
-    centres, so a step writes only those that it renews. Rounding is added to upper and taken from
-    lower bounds: they stay bounds.
+    Keeps for each row an upper bound of the distance to its own centre, and a lower bound of that
+    to the nearest other one (G. Hamerly, *Making k-means even faster*, SDM 2010). Bounds are stored
+    relative to the summed drift of the centres, so a step writes only those that it renews.
+    Rounding is added to upper and taken from lower bounds: they stay bounds.
 
-    What is open is compared in a sketch of the rows first. Its further axes span the centres of
+    What is open is compared in a sketch of the rows first, where one pays. It spans the centres of
     one step, for which it is as good as the rows; the more centres move since, the more rows it
-    leaves open, until it pays to turn the axes to where they are.
+    leaves open, until as many were compared in full as it takes to turn it to where they are.
+
+    Without a sketch, or with many centres, rows keep lower bounds of the distances to each of the
+    others too (C. Elkan, *Using the triangle inequality to accelerate k-means*, ICML 2003).
 
     Works on the host, in blocks of rows that stay in a core's cache.
 
@@ -105,11 +108,11 @@ class BoundedAssignment:
         The rows.
     k : int
         Number of centres.
-    each : bool, default=True
-        Whether to keep the bounds to each centre, of which there are ``n * k``.
+    rich : bool, default=True
+        Whether there is memory for a sketch and for bounds to each centre.
     """
 
-    def __init__(self, points: Points, k: int, each: bool = True) -> None:
+    def __init__(self, points: Points, k: int, rich: bool = True) -> None:
         self.points = points
         self.k = k
         self.rechecked = 0
@@ -117,11 +120,12 @@ class BoundedAssignment:
         self._labels = np.zeros(points.n, dtype=np.int32)
         self._norms_sq = points.norms_sq.astype(np.float32)
         self._upper, self._nearest_other = np.empty((2, points.n), dtype=np.float32)
+        self._sketch = points.turning_sketch(k) if rich else None
+        each = rich and (self._sketch is None or k > MANY)
         self._lower = np.empty((points.n, k), dtype=np.float32) if each else None
         self._drift = np.zeros(k)
         self._largest_drift = 0.0
         self._previous: Float64 | None = None
-        self._sketch = points.turning_sketch(k) if each else None
         # Rows that the sketch left open since its axes were turned.
         self._left_open = points.n
 
