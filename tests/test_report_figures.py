@@ -1,3 +1,4 @@
+import json
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -126,7 +127,15 @@ def test_without_matplotlib_it_says_how_to_get_it(inputs, tmp_path, monkeypatch)
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "p.html").exists()
     monkeypatch.undo()
-    call(*words)
+    assert json.loads(call(*words, "--json").stdout) == {"file": str(words[-1]), "figures": []}
+
+
+@pytest.mark.slow
+def test_what_was_written_as_json(inputs, tmp_path):
+    words = ("report", inputs / "sweep.json", "-o", tmp_path / "p.html", "--figures", tmp_path)
+    said = json.loads(call(*words, "--json").stdout)
+    assert said["file"] == str(tmp_path / "p.html")
+    assert said["figures"] == [str(tmp_path / f"against-k.{kind}") for kind in ("png", "svg")]
 
 
 def test_settings_are_as_they_were(material):
