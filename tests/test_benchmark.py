@@ -20,7 +20,7 @@ from mnist_kmeans_mlx.benchmark.machine import survey
 from mnist_kmeans_mlx.benchmark.notes import general_notes
 from mnist_kmeans_mlx.benchmark.process import Worker, WorkerFailed
 from mnist_kmeans_mlx.benchmark.result import QUOTED, Spread
-from mnist_kmeans_mlx.experiment import Data
+from mnist_kmeans_mlx.experiment import Data, ExperimentError
 
 OURS = next(arm for arm in ARMS if arm.name == "mlx-cpu")
 
@@ -483,3 +483,9 @@ def test_a_machine_that_cannot_be_described_is_one_sentence(compare, monkeypatch
 def test_more_clusters_than_rows_are_refused_before_anything_runs(compare):
     with pytest.raises(BenchmarkError, match="201 clusters are more than the 200 rows"):
         compare(n_clusters=(3, 201))
+
+
+def test_rows_that_memory_does_not_hold_are_refused(compare, monkeypatch):
+    monkeypatch.setattr("mnist_kmeans_mlx.memory.free_bytes", lambda: 1)
+    with pytest.raises(ExperimentError, match=r"rows.npy is larger than half"):
+        compare()

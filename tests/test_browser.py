@@ -4,6 +4,7 @@ import base64
 import importlib.util
 import io
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -352,6 +353,21 @@ def test_light_and_dark(page):
     assert colours() == dark
 
 
+def contrast(*colours):
+    """Of two colours as CSS computes them: rgb(1, 2, 3) or color(srgb 0.1 0.2 0.3)."""
+
+    def luminance(text):
+        numbers = np.array([float(part) for part in re.findall(r"[\d.]+", text)])
+        channels = numbers if text.startswith("color") else numbers / 255
+        linear = np.where(
+            channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4
+        )
+        return linear @ [0.2126, 0.7152, 0.0722]
+
+    low, high = sorted(map(luminance, colours))
+    return (high + 0.05) / (low + 0.05)
+
+
 @pytest.mark.parametrize("preferred", ["light", "dark"])
 def test_text_stands_out(page, preferred):
     web.scheme(page, preferred)
@@ -362,18 +378,38 @@ def test_text_stands_out(page, preferred):
         " probe.style.color = `var(--${name})`; return [name, getComputedStyle(probe).color]; }))",
         names,
     )
-
-    def luminance(text):
-        channels = np.array([int(part) for part in text[4:-1].split(",")]) / 255
-        linear = np.where(
-            channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4
-        )
-        return linear @ [0.2126, 0.7152, 0.0722]
-
     for name in names[2:]:
         for ground in ("paper", "card"):
-            low, high = sorted(luminance(colours[one]) for one in (name, ground))
-            assert (high + 0.05) / (low + 0.05) >= 4.5, (name, ground)
+            assert contrast(colours[name], colours[ground]) >= 4.5, (name, ground)
+    cells = page.execute_script(
+        "const cell = document.querySelector('.confusion tbody td'); const found = [];"
+        "for (const right of ['', ' right']) for (let level = 1; level <= 10; level++) {"
+        " cell.className = `l${level}${right}`; const one = getComputedStyle(cell);"
+        " found.push([cell.className, one.color, one.backgroundColor]); } return found"
+    )
+    for name, ink, ground in cells:
+        assert contrast(ink, ground) >= 4.5, name
+
+
+def test_a_command_is_not_broken_within_a_word(page):
+    web.screen(page, 375, 700)
+    heights = page.execute_script(
+        "return [...document.querySelectorAll('.commands code span')]"
+        ".filter((one) => one.textContent.length < 30)"
+        ".map((one) => [one.textContent, one.getClientRects().length, one.offsetHeight])"
+    )
+    lines = {height for _, _, height in heights}
+    assert len(lines) == 1, heights
+
+
+def test_what_a_digit_has_stands_on_two_lines(page):
+    heights = page.execute_script(
+        "return [...document.querySelectorAll('.family h3 .note')].map((one) => {"
+        " one.lastChild.data = '12,345 images';"
+        " return one.offsetHeight / parseFloat(getComputedStyle(one).lineHeight); })"
+    )
+    assert heights
+    assert max(heights) < 2.2
 
 
 def test_everything_has_a_name(page):

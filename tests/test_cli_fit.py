@@ -97,7 +97,8 @@ def test_ctrl_c_saves_what_was_reached_unless_a_model_is_there(fit, interrupt, t
     assert model.metadata["interrupted"] is True
     before = path.read_bytes()
     interrupt(2)
-    assert fit("--seed", 3, "--save", path, code=130).stderr == "\nInterrupted.\n"
+    done = fit("--seed", 3, "--save", path, code=130)
+    assert done.stderr == f"{path} is there already and stays as it is.\n\nInterrupted.\n"
     assert path.read_bytes() == before
 
 

@@ -1,3 +1,4 @@
+import json
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 from pages import EVIL, call, make_inputs
 
 from mnist_kmeans_mlx.report.canvas import settings
+from mnist_kmeans_mlx.report.curves import against_k
 from mnist_kmeans_mlx.report.figures import _figures, save_figures
 from mnist_kmeans_mlx.report.material import gather
 
@@ -70,7 +72,21 @@ def test_axes_have_labels_with_units(figures):
             assert axis.get_ylabel() or axis.get_yticklabels(), name
     assert "%" in figures["accuracy-per-digit"].axes[0].get_ylabel()
     assert "seconds" in figures["timings"].axes[0].get_xlabel()
-    assert "pixels / 255" in figures["map"].axes[0].get_xlabel()
+    assert "pixels / 255 (" in figures["map"].axes[0].get_xlabel()
+
+
+@pytest.mark.parametrize("silhouette", [None, {"low": 0.1, "median": 0.1, "high": 0.1}])
+def test_curves_fill_their_figure(material, silhouette):
+    sweep = material.sweeps[0]
+    curve = [{**point, "silhouette": silhouette} for point in sweep["curve"]]
+    with settings():
+        accuracy, *_, seconds = axes = against_k({**sweep, "curve": curve}).axes
+    places = [axis.get_subplotspec() for axis in axes]
+    rows, columns = places[0].get_gridspec().get_geometry()
+    assert sum(len(place.colspan) for place in places) == rows * columns
+    assert "%" in accuracy.get_ylabel()
+    assert 1 < max(accuracy.get_lines()[0].get_ydata()) <= 100
+    assert seconds.get_ylim()[0] == 0
 
 
 def test_the_bars_are_the_accuracies(figures, material):
@@ -111,7 +127,15 @@ def test_without_matplotlib_it_says_how_to_get_it(inputs, tmp_path, monkeypatch)
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "p.html").exists()
     monkeypatch.undo()
-    call(*words)
+    assert json.loads(call(*words, "--json").stdout) == {"file": str(words[-1]), "figures": []}
+
+
+@pytest.mark.slow
+def test_what_was_written_as_json(inputs, tmp_path):
+    words = ("report", inputs / "sweep.json", "-o", tmp_path / "p.html", "--figures", tmp_path)
+    said = json.loads(call(*words, "--json").stdout)
+    assert said["file"] == str(tmp_path / "p.html")
+    assert said["figures"] == [str(tmp_path / f"against-k.{kind}") for kind in ("png", "svg")]
 
 
 def test_settings_are_as_they_were(material):

@@ -243,6 +243,18 @@ def test_a_matrix_that_is_no_image(tmp_path, device):
 # What goes wrong
 
 
+def test_rows_that_memory_does_not_hold_are_refused(tmp_path, device, monkeypatch):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(60, 3)))
+    data = ("--data", tmp_path / "x.npy")
+    call("fit", *data, "-k", 3, "--device", device, "--save", tmp_path / "m", "--no-log")
+    monkeypatch.setattr("mnist_kmeans_mlx.memory.free_bytes", lambda: 1)
+    done = call("report", tmp_path / "m", *data, "-o", tmp_path / "p.html", code=1)
+    assert "x.npy is larger than half of the free memory" in done.stderr
+    assert "without --data the report shows the model alone" in done.stderr
+    assert done.stderr.count("\n") == 1
+    call("report", tmp_path / "m", "-o", tmp_path / "p.html")
+
+
 def broken():
     run = {"clusters": [], "inertia": 1}
     comparison, sweep = a_comparison({"name": "x"}), a_sweep({"name": "x"})

@@ -229,6 +229,13 @@ def test_more_clusters_than_rows_are_refused_before_the_first_fit(matrix, tmp_pa
     assert fits == []
 
 
+def test_rows_that_memory_does_not_hold_are_refused(matrix, tmp_path, fits, monkeypatch):
+    monkeypatch.setattr("mnist_kmeans_mlx.memory.free_bytes", lambda: 1)
+    with pytest.raises(ExperimentError, match=r"rows.npy is larger than half .* `fit` takes it"):
+        sweep(matrix, n_clusters=[2], path=tmp_path / "c")
+    assert fits == []
+
+
 # The elbow
 
 
@@ -312,7 +319,7 @@ def test_the_figure(found, tmp_path, suffix):
     assert os.listdir(tmp_path) == [path.name]
     if suffix == ".svg":
         text = content.decode()
-        for words in ("Number of clusters K", "Accuracy (share of images)", "Time of the fit (s)",
+        for words in ("Number of clusters K", "Accuracy (% of the rows)", "Time of the fit (s)",
                       "Silhouette", "NMI", "SSE", "train", "test", "2 seeds"):  # fmt: skip
             assert words in text, words
         draw_curves(found.to_dict(), path)

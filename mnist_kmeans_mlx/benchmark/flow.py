@@ -95,7 +95,7 @@ def compare(
     started = datetime.now(UTC).isoformat(timespec="seconds")
     observe = observe or (lambda words: None)
     observe("Loading data")
-    data = load(source, key=key, labels=labels)
+    data = load(source, key=key, labels=labels).held("compare on a part of it")
     counts = tuple(n_clusters)
     if max(counts) > len(data.train):
         raise BenchmarkError(f"{max(counts)} clusters are more than the {len(data.train)} rows.")

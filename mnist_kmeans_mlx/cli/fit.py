@@ -188,8 +188,11 @@ def fit(
                     **parameters,
                 )
             if result.interrupted:
-                if first and save is not None and not os.path.exists(save):
-                    _save(result, save, quiet)
+                if first and save is not None:
+                    if os.path.exists(save):
+                        output.note(f"{save} is there already and stays as it is.", quiet=quiet)
+                    else:
+                        _save(result, save, quiet)
                 raise KeyboardInterrupt
         if labels_out is not None:
             output.save_npy(labels_out, result.estimator.labels_)

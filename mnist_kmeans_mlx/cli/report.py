@@ -8,7 +8,13 @@ import shlex
 import click
 
 from mnist_kmeans_mlx.cli import output as speech
-from mnist_kmeans_mlx.cli.options import SETTINGS, data_options, device_option, quiet_option
+from mnist_kmeans_mlx.cli.options import (
+    SETTINGS,
+    data_options,
+    device_option,
+    json_option,
+    quiet_option,
+)
 
 __all__ = ["report"]
 
@@ -32,6 +38,7 @@ __all__ = ["report"]
 )
 @data_options("What the model was fitted on. auto: the bundled MNIST, if it was that.")
 @device_option
+@json_option
 @quiet_option
 def report(
     files: tuple[str, ...],
@@ -41,6 +48,7 @@ def report(
     key: str | None,
     labels: str | None,
     device: str,
+    json: bool,
     quiet: bool,
 ) -> None:
     """Write one page about a model and its runs.
@@ -53,6 +61,7 @@ def report(
         raise click.UsageError(f"{output} would be written over: it is one of the files to read.")
     speech.check_writable(output)
     speech.check_folder(figures)
+    written = []
     with speech.notes(quiet=quiet):
         # Before what takes seconds.
         from mnist_kmeans_mlx.report.canvas import check_figure
@@ -83,6 +92,8 @@ def report(
 
                 written = save_figures(material, figures)
                 speech.note(f"Saved {len(written)} figures in {figures}", quiet=quiet)
+    if json:
+        speech.emit_json({"file": output, "figures": [str(path) for path in written]})
 
 
 def _command(

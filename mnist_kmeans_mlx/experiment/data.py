@@ -70,6 +70,15 @@ class Data:
 
         return is_source(self.train)
 
+    def held(self, remedy: str) -> Data:
+        """Return these data if their rows are in memory; else `remedy` says what to do."""
+        if self.streams:
+            raise ExperimentError(
+                f"{self.name} is larger than half of the free memory, and all of it would have to "
+                f"be there: {remedy}."
+            )
+        return self
+
     def to_dict(self) -> dict[str, Any]:
         """Return names, counts and origin as JSON holds them."""
         counts = None

@@ -209,7 +209,7 @@ def sweep(
     cells = Cells(cells_path() if path is None else Path(path))
     environment = describe(device)
     observe("Loading data")
-    data = load(source, key=key, labels=labels)
+    data = load(source, key=key, labels=labels).held("`fit` takes it, one K at a time")
     counts, seeds = sorted(set(n_clusters)), sorted(set(seeds))
     if counts[-1] > len(data.train):
         raise ExperimentError(f"{counts[-1]} clusters are more than the {len(data.train)} rows.")

@@ -23,6 +23,7 @@ __all__ = [
     "GREY",
     "LIGHT",
     "FigureError",
+    "blank",
     "check_figure",
     "plain",
     "prefixed",
@@ -73,11 +74,16 @@ def settings() -> Any:
     return matplotlib.rc_context(values)
 
 
-def subplots(rows: int, columns: int, width: float, height: float) -> tuple[Figure, Any]:
-    """Make a figure of so many inches, and an array of its axes."""
+def blank(width: float, height: float) -> Figure:
+    """Make a figure of so many inches."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def subplots(rows: int, columns: int, width: float, height: float) -> tuple[Figure, Any]:
+    """Make a figure of so many inches, and an array of its axes."""
+    figure = blank(width, height)
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 

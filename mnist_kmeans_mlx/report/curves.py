@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from mnist_kmeans_mlx.report.canvas import (
     DARK,
     LIGHT,
+    blank,
     check_figure,
     plain,
     prefixed,
     save,
     settings,
-    subplots,
 )
 from mnist_kmeans_mlx.report.charts import axis_of_k
 
@@ -29,7 +29,7 @@ _SECOND = {"color": LIGHT, "marker": "s", "linestyle": "--"}
 # What each axis says, and its lines.
 _PANELS: tuple[tuple[str, Mapping[str, tuple[str, Mapping[str, str]]]], ...] = (
     (
-        "Accuracy (share of images)",
+        "Accuracy (% of the rows)",
         {"train_accuracy": ("train", _SECOND), "test_accuracy": ("test", _FIRST)},
     ),
     ("SSE (squared units of the features)", {"inertia": ("SSE", _FIRST)}),
@@ -71,14 +71,17 @@ def against_k(sweep: Mapping[str, Any]) -> Figure:
         for title, lines in _PANELS
         if any(point[name] is not None for name in lines for point in sweep["curve"])
     ]
-    columns = min(3, len(panels))
+    columns = 2 if len(panels) == 4 else min(3, len(panels))
     rows = -(-len(panels) // columns)
-    figure, axes = subplots(rows, columns, 4.2 * columns, 3.2 * rows)
-    for ax, (title, lines) in zip(axes.flat, panels, strict=False):
-        _draw(ax, title, lines, sweep)
-    for ax in axes.flat[len(panels) :]:
-        ax.set_axis_off()
-    figure.suptitle(_title(sweep))
+    figure = blank(4.2 * columns, 3.2 * rows)
+    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
+    # The first panel takes the places that would stay empty.
+    spare = rows * columns - len(panels)
+    grid = figure.add_gridspec(rows, columns)
+    for i, (title, lines) in enumerate(panels):
+        place = grid[divmod(i + spare, columns)] if i else grid[0, : 1 + spare]
+        _draw(figure.add_subplot(place), title, lines, sweep)
+    figure.suptitle(_title(sweep), x=0.01, ha="left", weight="bold")
     return figure
 
 
@@ -93,14 +96,17 @@ def _draw(
         if not points:
             continue
         counts = [point["n_clusters"] for point in points]
+        scale = 100 if name.endswith("accuracy") else 1
         median, low, high = (
-            [point[name][part] for point in points] for part in ("median", "low", "high")
+            [scale * point[name][part] for point in points] for part in ("median", "low", "high")
         )
         ax.plot(counts, median, label=label, markersize=5, **style)  # type: ignore[arg-type]
         if low != high:
             ax.fill_between(counts, low, high, color=style["color"], alpha=0.2, linewidth=0)
         if 0 < _WIDE * min(low) < max(high):
             ax.set_yscale("log")
+        elif name == "seconds":
+            ax.set_ylim(bottom=0)
     across = axis_of_k([point["n_clusters"] for point in sweep["curve"]])
     ax.set_xscale("log" if across.log else "linear")
     ax.set_xticks(across.at, [across.write(at) for at in across.at])

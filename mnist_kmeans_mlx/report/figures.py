@@ -108,7 +108,11 @@ def _centroids(portrait: Portrait) -> Figure:
         words = f"{face.size:,}" if face.digit is None else f"{face.digit}"
         if face.purity is not None:
             words += f"  {100 * face.purity:.0f} %"
-        axis.set_title(words, fontsize=9, loc="center", pad=2)
+        axis.set_title(words, fontsize=9, loc="center", pad=2, weight="normal")
+    captions = "rows of each cluster"
+    if any(face.purity is not None for face in faces):
+        captions = "digit, and share of the cluster that shows it"
+    figure.suptitle(f"Centroids: {captions}", x=0.01, ha="left", weight="bold", fontsize=10)
     return figure
 
 
@@ -145,8 +149,8 @@ def _map(portrait: Portrait) -> Figure:
     first, second = (100 * share for share in chart.explained)
     axis.set(
         title="Sampled rows (their labels) and all centroids",
-        xlabel=f"first principal axis{scale} – {first:.1f} % of the variance",
-        ylabel=f"second principal axis{scale} – {second:.1f} %",
+        xlabel=f"first principal axis{scale} ({first:.1f} % of the variance)",
+        ylabel=f"second principal axis{scale} ({second:.1f} % of the variance)",
     )
     return figure
 

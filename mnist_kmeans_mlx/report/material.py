@@ -221,13 +221,14 @@ def _data_of(
     from mnist_kmeans_mlx.experiment import load
 
     if data != "auto" or key is not None or labels is not None:
-        return load(data, key=key, labels=labels), ""
+        found = load(data, key=key, labels=labels)
+        return found.held("without --data the report shows the model alone"), ""
     facts = model.metadata.get("data")
     facts = facts if isinstance(facts, Mapping) else {}
     if model.estimator.n_features_in_ == 784:
-        found = _bundled(model, facts.get("sha256"))
-        if found is not None:
-            return found, ""
+        mnist = _bundled(model, facts.get("sha256"))
+        if mnist is not None:
+            return mnist, ""
     name = facts.get("name", "The data")
     return None, (
         f"{name}, on which the model was fitted, is not at hand: name it with --data to see "

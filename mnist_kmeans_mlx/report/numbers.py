@@ -269,9 +269,11 @@ def _facts(title: str, values: Values) -> Markup:
 
 def reproduce(material: Material) -> Markup:
     """The commands that give the same numbers, and this page, again."""
-    items = [
-        tag("li", tag("span", words), tag("code", command)) for words, command in material.steps
-    ]
+    items = []
+    for words, command in material.steps:
+        first, *others = (tag("span", word) for word in command.split(" "))
+        code = tag("code", first, ([" ", word] for word in others))
+        items.append(tag("li", tag("span", words, class_="note"), code))
     return tag("ol", items, class_="commands")
 
 

@@ -149,7 +149,6 @@ const tell = (found, pixels, model) => {
   document.querySelectorAll("details.near").forEach((tile) => tile.classList.remove("near"));
   const digit = best.length ? model.digits[best[0].cluster] : null;
   $("digit").textContent = digit ?? (best.length ? "#" : "?");
-  $("digit").className = digit === null ? "numeral" : `numeral d${digit % 10}`;
   $("verdict").textContent = !best.length ? "Nothing drawn yet."
     : `Cluster ${best[0].cluster} is nearest` + (digit === null ? "." : `: it stands for ${digit}.`);
   $("nearest").replaceChildren(...best.map(({ cluster, squared }) => {
