@@ -8,9 +8,11 @@ that is slow, one that failed and one that is somewhere else in the program can 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -32,6 +34,13 @@ LOST = 75
 _WORD = 1024  # bytes
 _BLOCK = 16 << 20  # bytes that a rank sends or receives at a time
 _TICK = 0.5  # seconds
+# Parts of a group's timeout: to join; between two words of a rank that computes; to wait for a
+# word, or for this process to end. A rank learns of a failure, and then ends, within the whole.
+_JOINING, _BEAT, _PATIENCE = 0.6, 0.1, 0.8
+# `mx.distributed.init` that does not fail when it is interrupted has this much longer.
+_HARD = 1.25
+# Says a sentence, in place of a process that cannot, once there is a line to read.
+_SPEAKER = 'read -r _ && printf "Error: %s\n" "$0" >&2'
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -63,10 +72,10 @@ class Group:
 
     - a rank that raises: the others raise `DistributedError` with its words, wherever they are;
     - a rank that dies: its neighbours' connections break, and they raise `DistributedError`;
-    - a rank that is stopped, or whose machine or network is gone: once it has been silent for
-      `timeout` seconds, the others say so on stderr and exit with status `LOST`, for no exception
-      can end a collective operation of MLX;
-    - a rank that has not ended `timeout` seconds after one of these, likewise.
+    - a rank that is stopped, or whose machine or network is gone: once the others have waited for
+      it for 0.8 `timeout`, they say so on stderr and exit with status `LOST`, for no exception can
+      end a collective operation of MLX;
+    - a rank that has not ended that long after one of these, likewise.
 
     Not noticed is a rank that computes forever. SIGTERM, which ``mlx.launch`` sends to the others
     when one rank fails, raises `DistributedError` as well, so that temporary files are removed.
@@ -115,8 +124,9 @@ class Group:
         Parameters
         ----------
         timeout : float, default=30
-            Seconds of silence after which a rank counts as lost, here and later. MLX itself tries
-            to reach a neighbour for 31 seconds.
+            Seconds within which every rank ends when one fails, here and later. Those that have
+            not found one another after 0.6 of it give up: a rank may start half of it later than
+            the others.
 
         Returns
         -------
@@ -127,20 +137,20 @@ class Group:
         Raises
         ------
         DistributedError
-            The other ranks cannot be reached.
+            The other ranks cannot be reached. Where MLX cannot be interrupted, the process says so
+            and exits with status 1.
         """
         backend = _backend()
         if backend is None:
             return cls.solo()
         # Ranks of one machine share its cores; set before the device is found and asks.
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // _neighbours())))
+        lost = f"This rank cannot reach the others through {backend}"
         try:
-            with _alarm(timeout):
+            with _alarm(_JOINING * timeout), _deadline(_HARD * _JOINING * timeout, lost):
                 ranks = mx.distributed.init(strict=True, backend=backend)
         except RuntimeError as error:
-            raise DistributedError(
-                f"This rank cannot reach the others through {backend}: {error}."
-            ) from None
+            raise DistributedError(f"{lost}: {error}.") from None
         return cls(ranks, timeout)
 
     def at_abort(self, cleanup: Callable[[], object]) -> None:
@@ -285,8 +295,11 @@ class Group:
                 thread.join()
             signal.signal(signal.SIGTERM, self._before)
             return
-        # This process is ending: the watch goes on, and sees to that.
+        # This process is ending: the watch goes on, and sees to that; once the interpreter is gone,
+        # and the watch with it, MLX may still wait for its threads.
         self._ending = True
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, _PATIENCE * self.timeout + 2 * _TICK)
         with self._turn:
             if self._failure is None and not self._within:
                 words = " ".join(f"{kind.__name__ if kind else ''}: {error}".split())
@@ -318,7 +331,7 @@ class Group:
     def _rest(self) -> float:
         # From the end of the last operation, which is one moment for all ranks: to wait for the
         # others costs a core, for MLX asks its sockets without a pause.
-        return max(0.0, self._last + self.timeout / 10 - time.monotonic())
+        return max(0.0, self._last + _BEAT * self.timeout - time.monotonic())
 
     def _watch(self) -> None:
         """End this process when it waits in vain, or does not end by itself."""
@@ -326,12 +339,12 @@ class Group:
             if self._pending or self._failure is not None:
                 # Ticks, not the clock: a job that was stopped as a whole has waited for nobody.
                 self._waited += _TICK
-                if self._waited >= self.timeout:
+                if self._waited >= _PATIENCE * self.timeout:
                     self._abort()
 
     def _abort(self) -> None:
         silent = (
-            f"Rank {self.rank} has heard nothing from another rank for {self.timeout:g} s: that "
+            f"Rank {self.rank} has heard nothing from another rank for {self._waited:g} s: that "
             "one hangs, or its machine or network is gone."
         )
         print(f"Error: {self._failure or silent}", file=sys.stderr, flush=True)
@@ -343,7 +356,7 @@ class Group:
     def _over(self, why: str) -> DistributedError:
         """Note that the job has failed."""
         if self._failure is None:
-            self._failure, self._waited = why, 0.0
+            self._failure = why
         if threading.current_thread() is threading.main_thread():
             self._ending = True
         return DistributedError(self._failure)
@@ -414,13 +427,14 @@ class Group:
         if self._failure is not None:
             raise DistributedError(self._failure)
         sent = mx.array(a)
-        self._waited, self._pending = 0.0, True
+        self._pending = True
         try:
             received = collective(sent, group=self._ranks, stream=mx.cpu)
             # Where one connection breaks, others may still write into these.
             self._held = sent, received
             mx.eval(received)
-            self._held = None
+            # Only now: who learns of a failure after a long wait is to end the sooner.
+            self._held, self._waited = None, 0.0
         except RuntimeError:
             raise self._over(
                 f"Rank {self.rank} lost the connection to another rank, which died or left."
@@ -488,8 +502,7 @@ def _neighbours() -> int:
 def _alarm(seconds: float) -> Iterator[None]:
     """Have a signal interrupt system calls that last, in the main thread.
 
-    Nothing else ends ``mx.distributed.init``: it waits for a neighbour without limit, and holds
-    the interpreter's lock.
+    ``mx.distributed.init`` waits for a neighbour's call without limit, and then fails.
     """
     before = signal.signal(signal.SIGALRM, lambda number, frame: None)
     signal.setitimer(signal.ITIMER_REAL, seconds, 1)
@@ -498,6 +511,30 @@ def _alarm(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def _deadline(seconds: float, sentence: str) -> Iterator[None]:
+    """End this process, with a sentence, if that is still going on after so many seconds.
+
+    Between its calls to a neighbour, ``mx.distributed.init`` sleeps for up to 16 seconds, which no
+    signal shortens, and holds the interpreter's lock. `faulthandler` does without the lock: it
+    writes where we are to a shell, which takes that as its cue, and exits with status 1.
+    """
+    speaker = subprocess.Popen(
+        ["/bin/sh", "-c", _SPEAKER, f"{sentence} within {seconds:g} s."],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for this process
+    )
+    assert speaker.stdin is not None
+    faulthandler.dump_traceback_later(seconds, exit=True, file=speaker.stdin)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        speaker.stdin.close()
+        speaker.wait()
 
 
 ALONE = Group.solo()

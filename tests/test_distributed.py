@@ -34,9 +34,9 @@ with Group.init(timeout={timeout}) as group:
 
 
 class Job:
-    """As many processes as there are `ranks`, of a group of `size`."""
+    """As many processes as there are `ranks`, of a group of `size`, with a pause after each."""
 
-    def __init__(self, folder, body, size, timeout, ranks=None):
+    def __init__(self, folder, body, size, timeout, ranks=None, pause=0):
         code = START.format(timeout=timeout) + body
         sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(size)]
         hosts = [[f"127.0.0.1:{each.getsockname()[1]}"] for each in sockets]
@@ -44,8 +44,9 @@ class Job:
             each.close()
         hostfile = folder / "hosts.json"
         hostfile.write_text(json.dumps(hosts))
-        self.ranks = [
-            subprocess.Popen(
+        self.ranks = []
+        for rank in ranks or range(size):
+            process = subprocess.Popen(
                 [sys.executable, "-c", code],
                 env={**os.environ, "MLX_RANK": str(rank), "MLX_HOSTFILE": str(hostfile)},
                 cwd=folder,
@@ -53,8 +54,8 @@ class Job:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
             )
-            for rank in ranks or range(size)
-        ]
+            self.ranks.append(process)
+            time.sleep(pause)
 
     def hear(self, rank):
         """Wait for what a rank says next."""
@@ -277,12 +278,26 @@ def test_a_rank_that_is_stopped(job, tmp_path):
         assert status == 1 or not (tmp_path / f"half-{rank}").exists()
 
 
-def test_a_rank_that_never_starts(job):
-    ((status, _, (error,)),) = job("", size=2, timeout=1, ranks=[0]).end(within=15)
+@pytest.mark.parametrize(
+    ("rank", "says"),
+    [
+        (0, "through ring: [ring] Accept failed (error: 4)."),
+        (1, "Error: This rank cannot reach the others through ring within 3.75 s."),
+    ],
+    ids=["called", "calling"],
+)
+def test_a_rank_that_never_starts(job, rank, says):
+    began = time.monotonic()
+    ((status, _, (error,)),) = job("", size=2, timeout=5, ranks=[rank]).end(within=30)
     assert status == 1
-    assert error.endswith(
-        "This rank cannot reach the others through ring: [ring] Accept failed (error: 4)."
-    )
+    assert error.endswith(says)
+    assert time.monotonic() - began < 15  # MLX itself tries for 31 s
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_rank_that_starts_late(job, order):
+    running = job("    say(group.sum(1))\n", size=2, ranks=order, pause=2)
+    assert running.end() == [(0, "2", [""])] * 2
 
 
 def test_a_launcher_that_ends_the_job(job):

@@ -197,12 +197,14 @@ def fit(
         if labels_out is not None:
             output.save_npy(labels_out, result.estimator.labels_)
             output.note(f"Saved {labels_out}", quiet=quiet)
+        # The result is shown whatever becomes of the model and the log; the model is saved even if
+        # nobody reads the result to its end, and the other ranks do not leave before.
+        failure = _save(result, save, quiet) if first else None
         group.barrier()
     if not first:
         return
-    # The result is shown whatever becomes of the model and the log; the model is saved even if
-    # nobody reads the result to its end.
-    failure = _save(result, save, quiet) or (keep.failure if keep is not None else None)
+    if failure is None and keep is not None:
+        failure = keep.failure
     if not no_log:
         _append(result, log)
     if json:
