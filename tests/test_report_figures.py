@@ -89,6 +89,22 @@ def test_curves_fill_their_figure(material, silhouette):
     assert seconds.get_ylim()[0] == 0
 
 
+def test_a_logarithmic_axis_has_numbers_to_read(material):
+    sweep = material.sweeps[0]
+    spreads = [dict.fromkeys(("low", "median", "high"), sse) for sse in (9e4, 2e4, 4e3)]
+    curve = [{**p, "inertia": sse} for p, sse in zip(sweep["curve"], spreads, strict=True)]
+    with settings():
+        figure = against_k({**sweep, "curve": curve})
+        figure.draw_without_rendering()
+    axis = figure.axes[1]
+    low, high = axis.get_ylim()
+    assert axis.get_yscale() == "log"
+    texts = [
+        text.get_text() for text in axis.get_yticklabels() if low <= text.get_position()[1] <= high
+    ]
+    assert texts == ["5 k", "10 k", "20 k", "50 k", "100 k"]
+
+
 def test_the_bars_are_the_accuracies(figures, material):
     test = material.scores("test")["per_class_accuracy"]
     heights = [bar.get_height() for bar in figures["accuracy-per-digit"].axes[0].containers[1]]

@@ -32,7 +32,7 @@ _PANELS: tuple[tuple[str, Mapping[str, tuple[str, Mapping[str, str]]]], ...] = (
         "Accuracy (% of the rows)",
         {"train_accuracy": ("train", _SECOND), "test_accuracy": ("test", _FIRST)},
     ),
-    ("SSE (squared units of the features)", {"inertia": ("SSE", _FIRST)}),
+    ("SSE (squared feature units)", {"inertia": ("SSE", _FIRST)}),
     ("NMI (0 to 1)", {"nmi": ("NMI", _FIRST)}),
     ("Silhouette (−1 to 1, sampled)", {"silhouette": ("silhouette", _FIRST)}),
     ("Time of the fit (s)", {"seconds": ("fit", _FIRST)}),
@@ -104,7 +104,7 @@ def _draw(
         if low != high:
             ax.fill_between(counts, low, high, color=style["color"], alpha=0.2, linewidth=0)
         if 0 < _WIDE * min(low) < max(high):
-            ax.set_yscale("log")
+            _logarithmic(ax)
         elif name == "seconds":
             ax.set_ylim(bottom=0)
     across = axis_of_k([point["n_clusters"] for point in sweep["curve"]])
@@ -121,6 +121,15 @@ def _draw(
             ax.axvline(elbow, color="0.4", linestyle=":", label=f"elbow, K = {elbow}")
     if len(lines) > 1 or ax.get_legend_handles_labels()[1] != [next(iter(lines.values()))[0]]:
         ax.legend()
+
+
+def _logarithmic(ax: Axes) -> None:
+    """Give the y axis a logarithmic scale, with enough numbers to read it."""
+    from matplotlib.ticker import LogLocator
+
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    prefixed(ax.yaxis)
 
 
 def _title(sweep: Mapping[str, Any]) -> str:
