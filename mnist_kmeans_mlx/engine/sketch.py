@@ -182,15 +182,13 @@ class TurningSketch:
         device: Device,
     ) -> None:
         self.device = device
-        self._source, self._norms_sq, self._outside = rows, norms_sq, norms_sq
+        self._source, self._norms_sq, self._base = rows, norms_sq, base
         self._fixed = np.zeros((rows(slice(0, 1)).shape[1], 0), dtype=np.float32)
-        if base is not None and fixed:
+        if base is not None:
             self._fixed = base.axes.columns[:, :fixed]
-        m = self._fixed.shape[1]
-        self.rows = np.ones((len(norms_sq), m + k + 2), dtype=np.float32)
-        if base is not None and m:
-            self.rows[:, :m] = base.columns[:m].T
-            self._outside = norms_sq - _norms_sq(self.rows[:, :m])
+        self.rows = np.empty((len(norms_sq), self._fixed.shape[1] + k + 2), dtype=np.float32)
+        # Squared norms of rows outside the axes that stay; None as long as these are not in `rows`.
+        self._outside: Float64 | None = None
 
     def turn(self, moved: Float64) -> None:
         """Turn the axes so that centres lie within all axes together."""
@@ -199,15 +197,22 @@ class TurningSketch:
             # Twice is enough: B. Parlett, *The symmetric eigenvalue problem*, section 6.9.
             turned, _ = np.linalg.qr(turned - fixed @ (fixed.T @ turned))
         self.axes = axes = Axes(np.hstack([self._fixed, turned.astype(np.float32)]))
+        outside = self._norms_sq.copy() if self._outside is None else self._outside
         first = fixed.shape[1]
 
         def project(part: slice) -> None:
+            if self._outside is None:
+                self.rows[part, -1] = 1
+                if self._base is not None:
+                    self.rows[part, :first] = self._base.columns[:first, part].T
+                    outside[part] -= _norms_sq(self.rows[part, :first])
             places = axes.places(self._source(part), first)
             self.rows[part, first : axes.m] = places
-            outside = self._outside[part] - _norms_sq(places)
-            self.rows[part, axes.m] = axes.rest(outside, self._norms_sq[part])
+            rest = axes.rest(outside[part] - _norms_sq(places), self._norms_sq[part])
+            self.rows[part, axes.m] = rest
 
         self.device.map(project, _parts(len(self.rows), axes.d))
+        self._outside = outside
 
 
 def _leading_axes(covariance: Float32, m: int) -> Float32:
