@@ -125,7 +125,7 @@ class Group:
         ----------
         timeout : float, default=30
             Seconds within which every rank ends when one fails, here and later. Those that have
-            not found one another after 0.6 of it give up: a rank may start half of it later than
+            not found one another after 0.6 of it give up: a rank may start 0.4 of it later than
             the others.
 
         Returns

@@ -10,9 +10,11 @@ from scipy.sparse import issparse
 
 from mnist_kmeans_mlx.device import Device, free_bytes
 
-# What a fit keeps of each row besides the row itself: its norm, labels, bounds for the nearest and
-# the second nearest centre, while seeding its distance and its share; and what a pass leaves over.
-ROW_BYTES = 72
+# What a fit holds of each row at its worst, besides the row itself and its weight: the norm, in
+# float64 (8) and in float32 (4); labels, of the E-step, of this step and the last one, and of the
+# best restart (16); bounds for the nearest and the second nearest centre (8); and where a cluster
+# ran empty, how far the row is (8) and its place in that order (8).
+ROW_BYTES = 52
 # The interpreter, MLX, scikit-learn, blocks of rows that are read and worked on.
 PROCESS_BYTES = 400_000_000
 

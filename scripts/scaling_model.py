@@ -24,7 +24,7 @@ SHARE = 0.7
 # Scores are written once, and read for the smallest, for its place and for those about as small.
 PASSES = 4
 # What a fit keeps of each row besides the row itself, as in `mnist_kmeans_mlx.memory`.
-ROW_BYTES = 72
+ROW_BYTES = 52
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -109,6 +111,42 @@ def test_sizes(text, number):
 
 def test_half_of_what_is_free():
     assert 0 < limit("auto") < 1e15
+
+
+def peak(folder, n, init, monkeypatch):
+    """Most bytes that the fit of `n` rows out of a file held at a time."""
+    monkeypatch.setattr("mnist_kmeans_mlx.engine.points.HOST_BLOCK", 1 << 14)
+    rng = np.random.default_rng(0)
+    np.save(folder / "rows.npy", rng.integers(0, 9, (n, 1)) * 30 + rng.normal(size=(n, 4)))
+    rows = open_rows(folder / "rows.npy", block_bytes=1 << 14)
+    little = PROCESS_BYTES + n * ROW_BYTES + 1000
+    # Two of the centres start far away: clusters run empty.
+    centers = np.array([[0.0] * 4, [99.0] * 4, [1e4] * 4, [2e4] * 4])
+    model = KMeans(
+        4,
+        init=centers if init == "far" else init,
+        n_init=1 if init == "far" else 2,
+        max_iter=3,
+        random_state=0,
+        memory=little,
+        device="cpu",
+    )
+    tracemalloc.start()
+    try:
+        model.fit(rows)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("init", ["k-means||", "k-means++", "random", "far"])
+def test_what_is_kept_of_each_row(init, tmp_path, monkeypatch):
+    small = replace(resolve("cpu"), chunk_bytes=1 << 16)
+    monkeypatch.setattr("mnist_kmeans_mlx.device.resolve", lambda name: small)
+    few, many = (peak(tmp_path, n, init, monkeypatch) for n in (70_000, 130_000))
+    assert (many - few) / 60_000 <= ROW_BYTES
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from mnist_kmeans_mlx.device import Device, host_view
 from mnist_kmeans_mlx.distributed import ALONE, Group
-from mnist_kmeans_mlx.engine.exact import Exact, joined
+from mnist_kmeans_mlx.engine.exact import BLOCK, Exact, joined
 from mnist_kmeans_mlx.engine.sketch import FEWEST_ROWS, TURNING_WIDTH, Sketch, TurningSketch
 
 Float64 = npt.NDArray[np.float64]
@@ -133,17 +134,23 @@ class Points:
             top = 1.0 if dtype.kind == "b" else 255.0
             return np.zeros(self.d), np.full(self.d, top), True
 
-        def part_range(part: slice) -> tuple[Float64, Float64, bool]:
-            block = self.raw(part, np.float32 if self._is_narrow else np.float64)
-            whole = dtype.kind in "biu" or bool(np.all(block == np.rint(block)))
-            return block.min(axis=0), block.max(axis=0), whole
+        fractions = threading.Event()
 
-        lows, highs, whole = zip(*self.device.map(part_range, self.host_parts()), strict=True)
+        def part_range(part: slice) -> tuple[Float64, Float64]:
+            block = self.raw(part, np.float32 if self._is_narrow else np.float64)
+            # Looking for fractions costs as much as all the rest: one is enough.
+            looking = dtype.kind not in "biu" and not fractions.is_set()
+            if looking and not np.all(block == np.rint(block)):
+                fractions.set()
+            return block.min(axis=0), block.max(axis=0)
+
+        lows, highs = zip(*self.device.map(part_range, self.host_parts()), strict=True)
         low = np.min(lows, axis=0).astype(np.float64)
         high = np.max(highs, axis=0).astype(np.float64)
         if not np.isfinite(low + high).all():
             raise ValueError("Input X contains NaN or infinity.")
-        return self.group.min(low), self.group.max(high), bool(self.group.min(all(whole)))
+        whole = bool(self.group.min(not fractions.is_set()))
+        return self.group.min(low), self.group.max(high), whole
 
     def _convert(self) -> None:
         """Make norms, variance and the float32 rows, unless these are as quickly made again."""
@@ -328,9 +335,15 @@ class Points:
         whole : bool, default=False
             Whether all are whole numbers.
         """
-        bound = float(self.group.max(np.abs(values).max(initial=0)))
-        weighted = values if self.weights is None else values * self.weights
-        return float(joined(self.group.sum(self.exact(bound, whole).sums(weighted))))
+        largest = max(values.max(initial=0), -values.min(initial=0))
+        exact = self.exact(float(self.group.max(largest)), whole)
+        if self.weights is None:
+            sums = exact.sums(values)
+        else:  # in blocks, so that there is no further number of each row
+            sums = np.zeros(exact.width)
+            for part in _parts(self.n, BLOCK):
+                sums += exact.sums(values[part] * self.weights[part])
+        return float(joined(self.group.sum(sums)))
 
     @cached_property
     def norm_sq(self) -> float:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, host_view
 from mnist_kmeans_mlx.engine.assignment import FullAssignment
 from mnist_kmeans_mlx.engine.distances import Codebook, lower_scores
-from mnist_kmeans_mlx.engine.exact import Exact, joined
-from mnist_kmeans_mlx.engine.points import Float64, Index, Points
+from mnist_kmeans_mlx.engine.exact import BLOCK, Exact, joined
+from mnist_kmeans_mlx.engine.points import Float64, Index, Labels, Points
 
 # Rounds of k-means||, and how many rows each draws for every centre.
 ROUNDS, OVERSAMPLING = 5, 2
 # Random numbers drawn at once.
-DRAWS = 1 << 20
+DRAWS = 1 << 16
 
 # Of one block, the rows that a candidate comes closer to, how close, and what that saves.
 Gain = tuple[Index, Float64, Float64]
@@ -41,18 +43,31 @@ class Lots:
 
     def __init__(self, points: Points, exact: Exact, shares: Float64) -> None:
         self.points = points
-        parts = exact.split(shares)
-        self._ends = np.cumsum(parts, axis=1, out=parts if len(parts) > 1 else None)
+        self._exact, self._shares = exact, shares
+        blocks = [exact.split(shares[part]).sum(axis=1) for part in self._blocks()]
+        # Where each block ends; running sums within are made again for those that are drawn from.
+        self._ends = np.cumsum(np.reshape(blocks, (-1, exact.width)).T, axis=1)
         own = self._ends[:, -1] if points.n else np.zeros(exact.width)
         ranks = points.group.gather(own[None])
         self.sums: Float64 = ranks.sum(axis=0)
-        self._ends += ranks[: points.group.rank].sum(axis=0)[:, None]
+        self._before: Float64 = ranks[: points.group.rank].sum(axis=0)[:, None]
+        self._ends += self._before
 
-    def find(self, draws: Float64, side: str = "left") -> Index:
+    def find(self, draws: Float64, side: Literal["left", "right"] = "left") -> Index:
         """Numbers of the rows at which the running sum of shares reaches (or passes) each draw."""
-        below = np.searchsorted(joined(self._ends), draws, side=side)  # type: ignore[call-overload]
+        block = np.searchsorted(joined(self._ends), draws, side=side)
+        below = np.minimum(block * BLOCK, self.points.n)
+        blocks = self._blocks()
+        for number in np.unique(block[block < len(blocks)]):
+            running = np.cumsum(self._exact.split(self._shares[blocks[number]]), axis=1)
+            running += self._before if number == 0 else self._ends[:, number - 1, None]
+            here = block == number
+            below[here] += np.searchsorted(joined(running), draws[here], side=side)
         found: Index = self.points.group.sum(below)
         return np.minimum(found, self.points.total - 1)
+
+    def _blocks(self) -> list[slice]:
+        return [slice(start, start + BLOCK) for start in range(0, self.points.n, BLOCK)]
 
 
 def _first(points: Points, random_state: np.random.RandomState) -> Index:
@@ -126,20 +141,39 @@ def parallel(points: Points, k: int, random_state: np.random.RandomState) -> Ind
         if len(drawn) == 0:
             continue
         found = points.pick(drawn)
-        labels = FullAssignment(points)(Codebook(points, found))
-        distances = points.distances_sq(None, found, labels)
-        closer = distances < closest
-        closest[closer] = distances[closer]
-        nearest[closer] = labels[closer] + len(candidates)
+        _approach(points, found, len(candidates), closest, nearest)
         candidates, rows = np.concatenate([candidates, drawn]), np.concatenate([rows, found])
+    del closest
     if len(candidates) < k:
         return plus_plus(points, k, random_state)
-    weights = np.ones(points.n) if points.weights is None else points.weights
-    shares = points.exact(1, whole=True).split(weights)
-    parts = [np.bincount(nearest, share, len(candidates)) for share in shares]
-    behind = joined(points.group.sum(parts))
+    behind = _weight_behind(points, nearest, len(candidates))
+    del nearest
     kept = plus_plus(Points(rows, points.device, behind), k, random_state)
     return candidates[kept]
+
+
+def _approach(
+    points: Points, found: Float64, first: int, closest: Float64, nearest: Labels
+) -> None:
+    """Renew the distances of all rows, and to which candidate, by those just `found`."""
+    labels = FullAssignment(points)(Codebook(points, found))
+    distances = points.distances_sq(None, found, labels)
+    closer = distances < closest
+    labels += first
+    np.copyto(closest, distances, where=closer)
+    np.copyto(nearest, labels, where=closer)
+
+
+def _weight_behind(points: Points, nearest: Labels, count: int) -> Float64:
+    """Weight of the rows nearest to each candidate, of all ranks."""
+    exact = points.exact(1, whole=True)
+    parts = np.zeros((exact.width, count))
+    for start in range(0, points.n, BLOCK):
+        part = slice(start, start + BLOCK)
+        own = nearest[part]
+        weights = np.ones(len(own)) if points.weights is None else points.weights[part]
+        parts += [np.bincount(own, share, count) for share in exact.split(weights)]
+    return joined(points.group.sum(parts))
 
 
 def _hits(
