@@ -15,7 +15,8 @@ from mnist_kmeans_mlx.engine.sketch import TURNING_WIDTH, TurningSketch
 
 # Bytes of float32 rows that a core works on at once: with their scores they stay in its cache.
 BLOCK = 1 << 20
-# With fewer centres than this, comparing a row with its own costs no less than with all.
+# With fewer centres than this, or in a sketch, a row is compared with its own no more quickly than
+# with all.
 FEW = 48
 # With more, bounds to each are worth what it takes to keep them, even beside a sketch.
 MANY = 128
@@ -181,7 +182,7 @@ class BoundedAssignment:
             self._nearest_other[rows] = nearest + step.largest_drift
             open_ = nearest <= reach
             rows, nearest = rows[open_], nearest[open_]
-        if self.k < FEW:
+        if self.k < FEW or (self._sketch is not None and self._lower is None):
             return rows
         own = self._labels[rows]
         upper = np.empty(len(rows), dtype=np.float32)
