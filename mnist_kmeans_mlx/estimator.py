@@ -425,11 +425,10 @@ n_features), default="k-means++"
 
     def _side_by_side(self, points: Points) -> int:
         """How many restarts may iterate at a time."""
-        if self.verbose or points.group.size > 1 or not points.keep:
-            return 1  # in order, in the main thread
-        return max(
-            1, min(points.device.workers, points.spare // bounds_bytes(points, self.n_clusters))
-        )
+        if self.verbose or callable(self.init) or points.group.size > 1 or not points.keep:
+            return 1  # in the main thread, one after the other
+        bounds = bounds_bytes(points, self.n_clusters)
+        return max(1, min(points.device.workers, points.spare // bounds))
 
     def _checked_algorithm(self) -> str:
         if self.algorithm == "elkan" and self.n_clusters == 1:

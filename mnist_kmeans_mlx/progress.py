@@ -54,7 +54,7 @@ class History:
     @property
     def restarts(self) -> list[list[float]] | None:
         """Curves from the first restart to the last; None of a fit that was resumed on its way."""
-        for i, (restart, curve) in enumerate(self._restarts.items()):
+        for i, (restart, curve) in enumerate(sorted(self._restarts.items())):
             if [restart, *curve] != [i, *range(1, len(curve) + 1)]:
                 return None
-        return [list(curve.values()) for curve in self._restarts.values()] or None
+        return [list(curve.values()) for _, curve in sorted(self._restarts.items())] or None
