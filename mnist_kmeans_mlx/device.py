@@ -80,6 +80,11 @@ class Device:
         """Memory of the machine, or of an 8 GB one where the system does not tell."""
         return _memory_bytes() or 8 << 30
 
+    @property
+    def workers_here(self) -> int:
+        """How many threads would share items: within such a thread, only itself."""
+        return 1 if getattr(_thread, "is_worker", False) else self.workers
+
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
         """Results of `function`, in order, computed on this device.
 
@@ -93,7 +98,7 @@ class Device:
                 return function(item)
 
         items = list(items)
-        if self.workers == 1 or len(items) < 2 or getattr(_thread, "is_worker", False):
+        if self.workers_here == 1 or len(items) < 2:
             return [call(item) for item in items]
         with self.threads():
             return list(_pool(self.workers, os.getpid()).map(call, items))

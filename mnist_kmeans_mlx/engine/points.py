@@ -252,8 +252,9 @@ class Points:
         """
         n = self.n if n is None else n
         step = self.device.chunk_bytes // (4 * width)
-        if self.device.workers > 1:
-            step = min(step, -(-n // (2 * self.device.workers)))
+        workers = self.device.workers_here
+        if workers > 1:
+            step = min(step, -(-n // (2 * workers)))
         return _parts(n, max(1, step if most is None else min(step, most)))
 
     def raw(self, index: Index | slice | list[int], dtype: Any = np.float64) -> npt.NDArray[Any]:
