@@ -72,7 +72,7 @@ class Device:
     def matmul(self, a: mx.array, b: mx.array) -> mx.array:
         """Matrix product of two float32 arrays, ``(m, d) @ (d, k)``."""
         if self.host_matmul:
-            return mx.array(host_view(a) @ host_view(b))
+            return mx.array(product(host_view(a), host_view(b)))
         return a @ b
 
     @property
@@ -165,6 +165,16 @@ def host_view(a: mx.array) -> np.ndarray[Any, Any]:
     """NumPy view of an evaluated array, without a copy where memory is shared."""
     mx.eval(a)
     return np.array(a, copy=False)
+
+
+def product(a: Any, b: Any) -> Any:
+    """``a @ b`` of finite arrays of the host, without warnings.
+
+    OpenBLAS and Accelerate raise the processor's flags over lanes whose result they drop
+    (numpy#24067, numpy#29820).
+    """
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        return a @ b
 
 
 @lru_cache

@@ -133,9 +133,9 @@ def interrupted_fit(path, matrix, after=7):
     checkpoint = Checkpoint(path)
     note = checkpoint.note
 
-    def interrupt(standing):
+    def interrupt(standing, position):
         nonlocal after
-        note(standing)
+        note(standing, position)
         after -= 1
         if after < 0 and standing.state is not None:
             raise KeyboardInterrupt

@@ -48,9 +48,9 @@ def interrupt(monkeypatch):
         note = Checkpoint.note
         left = after
 
-        def count(self, standing):
+        def count(self, standing, position):
             nonlocal left
-            note(self, standing)
+            note(self, standing, position)
             left -= 1
             if left == 0:
                 raise KeyboardInterrupt

@@ -8,7 +8,7 @@ from typing import Protocol
 import mlx.core as mx
 import numpy as np
 
-from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, host_view
+from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, host_view, product
 from mnist_kmeans_mlx.engine.distances import Codebook, decide
 from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels, Points
 from mnist_kmeans_mlx.engine.sketch import TURNING_WIDTH, TurningSketch
@@ -271,7 +271,7 @@ class _Look:
 
     def scores(self, block: Float32) -> Float32:
         """Scores ``(m, k)`` of rows, or lower bounds of them."""
-        scores = block @ self.factor
+        scores: Float32 = product(block, self.factor)
         if self.constant is not None:
             scores += self.constant
         return scores

@@ -13,7 +13,7 @@ from functools import cached_property
 import mlx.core as mx
 import numpy as np
 
-from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, host_view
+from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, host_view, product
 from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels, Points
 from mnist_kmeans_mlx.engine.sketch import Sketch, TurningSketch
 
@@ -107,7 +107,7 @@ class SketchedCodebook:
 def lower_scores(codebook: SketchedCodebook, sketch: Sketch, part: slice) -> Float32:
     """Lower bounds ``(k, m)`` of the scores of consecutive rows with a few centres."""
     if sketch.device.host_matmul:
-        return codebook.factor.T @ sketch.columns[:, part]
+        return product(codebook.factor.T, sketch.columns[:, part])
     with mx.stream(sketch.device.mlx):
         factor = mx.array(codebook.factor.T)
     return host_view(sketch.device.matmul(factor, sketch.array[:, part]))
@@ -133,7 +133,7 @@ def decide(codebook: Codebook, index: Index) -> Labels:
     labels = np.empty(len(index), dtype=np.int32)
     for part in points.device_parts(max(codebook.k, points.d), len(index)):
         rows = index[part]
-        scores = points.float32(rows) @ codebook.factor.T + codebook.constant
+        scores = product(points.float32(rows), codebook.factor.T) + codebook.constant
         error = slope * np.sqrt(points.norms_sq[rows]) + constant
         row, center = np.nonzero(scores <= scores.min(axis=1)[:, None] + 2 * error[:, None])
         distances = points.distances_sq(rows[row], codebook.centers, center)

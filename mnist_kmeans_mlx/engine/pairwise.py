@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mnist_kmeans_mlx.device import Device
+from mnist_kmeans_mlx.device import Device, product
 from mnist_kmeans_mlx.engine.points import Float64
 
 STEP_BYTES = 4 << 20
@@ -66,7 +66,7 @@ def _distances(rows: Float64, centers: Float64) -> Float64:
         scale = 2.0 ** -np.clip(exponent, -1000, 1000)
         rows, centers = rows * scale, centers * scale
         rows_sq, centers_sq = _norms_sq(rows), _norms_sq(centers)
-    result: Float64 = rows @ (-2 * centers.T)
+    result: Float64 = product(rows, -2 * centers.T)
     result += centers_sq
     result += rows_sq[:, None]
     doubtful = np.flatnonzero(result.min(axis=1) <= CANCELLED * (rows_sq + centers_sq.max()))

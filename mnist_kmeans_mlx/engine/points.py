@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from mnist_kmeans_mlx.device import Device, host_view
+from mnist_kmeans_mlx.device import Device, host_view, product
 from mnist_kmeans_mlx.distributed import ALONE, Group
 from mnist_kmeans_mlx.engine.exact import BLOCK, Exact, joined
 from mnist_kmeans_mlx.engine.sketch import FEWEST_ROWS, TURNING_WIDTH, Sketch, TurningSketch
@@ -413,7 +413,7 @@ class Points:
         for start in range(0, self.d, self._exact_width):
             part = slice(start, start + self._exact_width)
             left, right = a[:, part], b[..., part]
-            result += left @ right if right.ndim == 1 else np.vecdot(left, right)
+            result += product(left, right) if right.ndim == 1 else np.vecdot(left, right)
         return result
 
 

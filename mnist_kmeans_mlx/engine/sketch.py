@@ -17,7 +17,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, Device
+from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, Device, product
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -48,7 +48,7 @@ class Axes:
         self.d, self.m = columns.shape
         wide = columns.astype(np.float64)
         self._wide = wide
-        self._skew = 1.01 * float(np.linalg.norm(wide.T @ wide - np.eye(self.m)))
+        self._skew = 1.01 * float(np.linalg.norm(product(wide.T, wide) - np.eye(self.m)))
         # How far, relative to |x|, the computed places of a row are from the exact ones.
         self._error = 1.01 * np.sqrt(self.m) * (min(self.d, SUMMED) + 4) * FLOAT32_ROUNDOFF
 
@@ -59,7 +59,7 @@ class Axes:
         for start in range(0, self.d, SUMMED):
             # Short sums in float32, their sum in float64: a fraction of the error.
             features = slice(start, start + SUMMED)
-            places += block[:, features] @ axes[features]
+            places += product(block[:, features], axes[features])
         return places
 
     def rest(self, outside_sq: Float64, norms_sq: Float64) -> Float64:
@@ -76,15 +76,15 @@ class Axes:
         Rounding takes a product with a row no further than ``slope * |x|`` from the bound it
         stands for.
         """
-        places = (moved @ self._wide).astype(np.float32)
+        places = product(moved, self._wide).astype(np.float32)
         # Rounded only here, to float32.
         exact = 2 * FLOAT32_ROUNDOFF + self._skew
         outside = np.maximum(norms_sq - _norms_sq(places), 0)
         rest = np.sqrt(outside + 2.1 * exact * norms_sq) * (1 + 1e-6)
         # x.c = p_x.p_c + (x - A p_x).(c - A p_c) + (A'x - p_x).p_c + p_x.A'(c - A p_c)
         u, r = FLOAT32_ROUNDOFF, device.input_roundoff
-        product = 2 * u + 2 * r + r * r + (self.m + 4) * device.sum_roundoff
-        slope = 1.01 * 2 * (self._error + exact + product) * np.sqrt(norms_sq.max())
+        rounding = 2 * u + 2 * r + r * r + (self.m + 4) * device.sum_roundoff
+        slope = 1.01 * 2 * (self._error + exact + rounding) * np.sqrt(norms_sq.max())
         factor = np.concatenate([-2 * places.T, -2 * rest[None], norms_sq[None]])
         return factor.astype(np.float32), float(slope)
 
@@ -129,9 +129,9 @@ class Sketch:
             return None
         chosen = np.arange(0, n, n // FEWEST_ROWS)
         sample = rows(chosen)
-        axes = _leading_axes(sample.T @ sample, widths[-1])
+        axes = _leading_axes(product(sample.T, sample), widths[-1])
         spread = np.square(sample - sample.mean(axis=0)).sum(dtype=np.float64)
-        inside = np.square(sample @ axes).sum(axis=0, dtype=np.float64)
+        inside = np.square(product(sample, axes)).sum(axis=0, dtype=np.float64)
         for m in widths:
             if norms_sq[chosen].sum() - inside[:m].sum() <= (1 - WORTHWHILE) * spread:
                 return cls(rows, norms_sq, Axes(axes[:, :m]), device)
@@ -195,7 +195,7 @@ class TurningSketch:
         fixed, turned = self._fixed.astype(np.float64), moved.T
         for _ in range(2):
             # Twice is enough: B. Parlett, *The symmetric eigenvalue problem*, section 6.9.
-            turned, _ = np.linalg.qr(turned - fixed @ (fixed.T @ turned))
+            turned, _ = np.linalg.qr(turned - product(fixed, product(fixed.T, turned)))
         self.axes = axes = Axes(np.hstack([self._fixed, turned.astype(np.float32)]))
         outside = self._norms_sq.copy() if self._outside is None else self._outside
         first = fixed.shape[1]
@@ -222,11 +222,11 @@ def _leading_axes(covariance: Float32, m: int) -> Float32:
     """
     axes = np.random.default_rng(0).normal(size=(len(covariance), m)).astype(np.float32)
     for _ in range(3):
-        axes, _ = np.linalg.qr(covariance @ axes)
+        axes, _ = np.linalg.qr(product(covariance, axes))
     # Within their span the eigenvectors, so that the first few columns are a narrower sketch.
-    _, rotation = np.linalg.eigh(axes.T @ (covariance @ axes))
+    _, rotation = np.linalg.eigh(product(axes.T, product(covariance, axes)))
     # Once more in float64, so that rounded axes are orthonormal to float32.
-    axes, _ = np.linalg.qr((axes @ rotation[:, ::-1]).astype(np.float64))
+    axes, _ = np.linalg.qr(product(axes, rotation[:, ::-1]).astype(np.float64))
     return axes.astype(np.float32)
 
 
