@@ -177,6 +177,11 @@ def product(a: Any, b: Any) -> Any:
         return a @ b
 
 
+def slices(n: int, step: int) -> list[slice]:
+    """Consecutive slices of at most `step` of `n` rows."""
+    return [slice(start, min(start + step, n)) for start in range(0, n, step)]
+
+
 @lru_cache
 def resolve(name: str = "auto") -> Device:
     """Find the device behind a name.

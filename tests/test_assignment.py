@@ -12,7 +12,7 @@ from mnist_kmeans_mlx.engine.assignment import (
     FullAssignment,
     make_assignment,
 )
-from mnist_kmeans_mlx.engine.distances import Codebook, lower_scores
+from mnist_kmeans_mlx.engine.distances import Codebook
 from mnist_kmeans_mlx.engine.points import Points
 from mnist_kmeans_mlx.engine.sketch import TurningSketch
 
@@ -73,7 +73,7 @@ def test_a_sketch_bounds_scores_from_below(multiplier, device):
     exact = (
         oracle.distances_sq(rows, centers) - oracle.distances_sq(rows, points.origin[None])
     ) * (points.scale**2)
-    lower = lower_scores(sketched, points.sketch, slice(0, 5000)).T.astype(np.float64)
+    lower = points.sketch.lower_scores(sketched.factor, slice(0, 5000)).T.astype(np.float64)
     slope, constant = sketched.tolerance
     error = slope * np.sqrt(points.norms_sq) + constant
     assert (lower <= exact + error[:, None]).all()

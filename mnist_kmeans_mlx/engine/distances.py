@@ -13,8 +13,8 @@ from functools import cached_property
 import mlx.core as mx
 import numpy as np
 
-from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, host_view, product
-from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels, Points
+from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, product
+from mnist_kmeans_mlx.engine.points import Float64, Index, Labels, Points
 from mnist_kmeans_mlx.engine.sketch import Sketch, TurningSketch
 
 
@@ -97,20 +97,10 @@ class SketchedCodebook:
     """
 
     def __init__(self, sketch: Sketch | TurningSketch, moved: Float64, norms_sq: Float64) -> None:
-        self.sketch = sketch
         self.factor, slope = sketch.axes.centers(moved, norms_sq, sketch.device)
         # The squared norms of the centres are rounded and multiplied like all else.
         square = 1.01 * (2 * sketch.device.input_roundoff + 4 * FLOAT32_ROUNDOFF)
         self.tolerance = slope, square * float(norms_sq.max())
-
-
-def lower_scores(codebook: SketchedCodebook, sketch: Sketch, part: slice) -> Float32:
-    """Lower bounds ``(k, m)`` of the scores of consecutive rows with a few centres."""
-    if sketch.device.host_matmul:
-        return product(codebook.factor.T, sketch.columns[:, part])
-    with mx.stream(sketch.device.mlx):
-        factor = mx.array(codebook.factor.T)
-    return host_view(sketch.device.matmul(factor, sketch.array[:, part]))
 
 
 def decide(codebook: Codebook, index: Index) -> Labels:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mnist_kmeans_mlx.device import Device, product
+from mnist_kmeans_mlx.device import Device, product, slices
 from mnist_kmeans_mlx.engine.points import Float64
 
 STEP_BYTES = 4 << 20
@@ -53,7 +53,7 @@ def distances(rows: Any, centers: Float64, device: Device, out: npt.NDArray[Any]
         out[part] = _distances(block, moved)
 
     step = max(1, STEP_BYTES // (8 * max(d, len(centers))))
-    device.map(measure, [slice(start, min(start + step, n)) for start in range(0, n, step)])
+    device.map(measure, slices(n, step))
 
 
 def _distances(rows: Float64, centers: Float64) -> Float64:

@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from mnist_kmeans_mlx.device import Device, host_view, product
+from mnist_kmeans_mlx.device import Device, host_view, product, slices
 from mnist_kmeans_mlx.distributed import ALONE, Group
 from mnist_kmeans_mlx.engine.exact import BLOCK, Exact, joined
 from mnist_kmeans_mlx.engine.sketch import FEWEST_ROWS, TURNING_WIDTH, Sketch, TurningSketch
@@ -241,7 +241,7 @@ class Points:
 
     def host_parts(self, n: int | None = None) -> list[slice]:
         """Slices of rows that stay in cache as float64."""
-        return _parts(self.n if n is None else n, self.host_step)
+        return slices(self.n if n is None else n, self.host_step)
 
     def device_parts(
         self, width: int, n: int | None = None, most: int | None = None
@@ -255,7 +255,7 @@ class Points:
         workers = self.device.workers_here
         if workers > 1:
             step = min(step, -(-n // (2 * workers)))
-        return _parts(n, max(1, step if most is None else min(step, most)))
+        return slices(n, max(1, step if most is None else min(step, most)))
 
     def raw(self, index: Index | slice | list[int], dtype: Any = np.float64) -> npt.NDArray[Any]:
         """Rows as given, in float64 or another dtype."""
@@ -342,7 +342,7 @@ class Points:
             sums = exact.sums(values)
         else:  # in blocks, so that there is no further number of each row
             sums = np.zeros(exact.width)
-            for part in _parts(self.n, BLOCK):
+            for part in slices(self.n, BLOCK):
                 sums += exact.sums(values[part] * self.weights[part])
         return float(joined(self.group.sum(sums)))
 
@@ -415,10 +415,6 @@ class Points:
             left, right = a[:, part], b[..., part]
             result += product(left, right) if right.ndim == 1 else np.vecdot(left, right)
         return result
-
-
-def _parts(n: int, step: int) -> list[slice]:
-    return [slice(start, min(start + step, n)) for start in range(0, n, step)]
 
 
 def _reach(low: Float64, high: Float64, origin: Float64) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 
 from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, host_view
 from mnist_kmeans_mlx.engine.assignment import FullAssignment
-from mnist_kmeans_mlx.engine.distances import Codebook, lower_scores
+from mnist_kmeans_mlx.engine.distances import Codebook
 from mnist_kmeans_mlx.engine.exact import BLOCK, Exact, joined
 from mnist_kmeans_mlx.engine.points import Float64, Index, Labels, Points
 
@@ -268,14 +268,15 @@ def _gains(
     Only what they save, unless they are to be kept.
     """
     codebook = Codebook(points, candidates)
-    sketched = None if points.sketch is None else codebook.sketched(points.sketch)
+    sketch = points.sketch
+    sketched = None if sketch is None else codebook.sketched(sketch)
     slope, constant = codebook.tolerance if sketched is None else sketched.tolerance
 
     def compare(part: slice) -> list[Gain]:
-        if sketched is None or points.sketch is None:
+        if sketch is None or sketched is None:
             lower = host_view(codebook.scores(points.block(part))).T
         else:
-            lower = lower_scores(sketched, points.sketch, part)
+            lower = sketch.lower_scores(sketched.factor, part)
         norms_sq, own = points.norms_sq[part], closest[part]
         error = slope * np.sqrt(norms_sq) + constant + 8 * FLOAT32_ROUNDOFF * (norms_sq + own)
         reach = (own - norms_sq + error).astype(np.float32)

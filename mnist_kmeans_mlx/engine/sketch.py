@@ -17,7 +17,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, Device, product
+from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, Device, host_view, product, slices
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -145,6 +145,14 @@ class Sketch:
             mx.eval(array)
         return array
 
+    def lower_scores(self, factor: Float32, part: slice) -> Float32:
+        """Lower bounds ``(k, n)`` of the scores of consecutive rows with a few sketched centres."""
+        if self.device.host_matmul:
+            return product(factor.T, self.columns[:, part])
+        with mx.stream(self.device.mlx):
+            centers = mx.array(factor.T)
+        return host_view(self.device.matmul(centers, self.array[:, part]))
+
 
 class TurningSketch:
     """Rows on axes that are turned now and then so that they span the centres.
@@ -236,5 +244,5 @@ def _norms_sq(rows: Float32 | Float64) -> Float64:
 
 
 def _parts(n: int, d: int) -> list[slice]:
-    step = max(1, BLOCK // (4 * d))
-    return [slice(start, min(start + step, n)) for start in range(0, n, step)]
+    """Slices of rows that are projected at once."""
+    return slices(n, max(1, BLOCK // (4 * d)))
