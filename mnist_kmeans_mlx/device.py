@@ -11,9 +11,7 @@ os.environ.setdefault("MLX_ENABLE_TF32", "0")
 import platform
 import re
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -26,10 +24,11 @@ import mlx.core as mx
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from mnist_kmeans_mlx.threads import helpers
+
 FLOAT32_ROUNDOFF = 2.0**-24
 
 _limited = ContextVar("_limited", default=False)
-_thread = threading.local()
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -81,27 +80,26 @@ class Device:
         return _memory_bytes() or 8 << 30
 
     @property
-    def workers_here(self) -> int:
-        """How many threads would share items: within such a thread, only itself."""
-        return 1 if getattr(_thread, "is_worker", False) else self.workers
+    def free_workers(self) -> int:
+        """How many threads would share items now: the calling one, and those without work."""
+        return 1 if self.workers == 1 else 1 + helpers(self.workers - 1).idle
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
         """Results of `function`, in order, computed on this device.
 
         A GPU is kept busy by one thread. On the CPU, where most of MLX's operations use a single
-        core, threads share the items and each multiplies on one core. Within such a thread items
-        come one after the other.
+        core, those threads that have no work share the items with the calling one, and each
+        multiplies on one core. `function` may itself map.
         """
 
         def call(item: Item) -> Result:
             with mx.stream(self.mlx):
                 return function(item)
 
-        items = list(items)
-        if self.workers_here == 1 or len(items) < 2:
+        if self.workers == 1:
             return [call(item) for item in items]
         with self.threads():
-            return list(_pool(self.workers, os.getpid()).map(call, items))
+            return helpers(self.workers - 1).map(call, items)
 
     @contextmanager
     def threads(self) -> Iterator[None]:
@@ -141,12 +139,6 @@ class Device:
     def sum_roundoff(self) -> float:
         """Relative error of one float32 addition; tensor units may truncate, not round."""
         return FLOAT32_ROUNDOFF if self.kind == "cpu" else 2 * FLOAT32_ROUNDOFF
-
-
-@lru_cache
-def _pool(workers: int, process: int) -> ThreadPoolExecutor:
-    """Threads that serve one process: a forked child must not wait for its parent's."""
-    return ThreadPoolExecutor(workers, "kmeans", lambda: setattr(_thread, "is_worker", True))
 
 
 @lru_cache

@@ -39,6 +39,7 @@ LAYERS = [
     {"engine"},
     {"distributed"},
     {"device"},
+    {"threads"},
 ]
 ENGINE_LAYERS = [
     {"engine.restarts"},

@@ -25,6 +25,8 @@ Labels = npt.NDArray[np.int32]
 EXACT_FLOAT32 = 1 << 24
 # Bytes of float64 rows that a core works on at once: they stay in its cache.
 HOST_BLOCK = 4 << 20
+# With fewer rows in a part, what Python does between the steps of a pass counts.
+FEWEST_FOR_THREAD = 1 << 15
 # Rows from which the origin is found.
 SAMPLE = 4096
 
@@ -65,6 +67,8 @@ class Points:
         Number of this rank's first row.
     norms_sq : ndarray of shape (n,), float64
         Squared norms of the moved and scaled rows.
+    norm_sq : float
+        Their weighted sum, of all ranks.
     mean_variance : float
         Mean over the features of their variance, in the units of the rows squared.
     limit : float
@@ -100,6 +104,7 @@ class Points:
             self._weights_are_whole = bool(group.min(np.all(weights == np.rint(weights))))
         self._find_frame()
         self._convert()
+        self.norm_sq = self.sum(self.norms_sq, self.integer)
 
     def _find_frame(self) -> None:
         """Choose origin and scale."""
@@ -223,6 +228,11 @@ class Points:
         return norms
 
     @cached_property
+    def largest_norm_sq(self) -> float:
+        """Of this rank's moved and scaled rows."""
+        return float(self.norms_sq.max(initial=0))
+
+    @cached_property
     def sketch(self) -> Sketch | None:
         """Narrow copy of the rows, where one pays and may be kept."""
         if not self.keep:
@@ -252,9 +262,10 @@ class Points:
         """
         n = self.n if n is None else n
         step = self.device.chunk_bytes // (4 * width)
-        workers = self.device.workers_here
+        workers = self.device.free_workers
         if workers > 1:
-            step = min(step, -(-n // (2 * workers)))
+            # More parts than threads even out, where parts are worth a thread's while.
+            step = min(step, max(-(-n // (2 * workers)), FEWEST_FOR_THREAD), -(-n // workers))
         return slices(n, max(1, step if most is None else min(step, most)))
 
     def raw(self, index: Index | slice | list[int], dtype: Any = np.float64) -> npt.NDArray[Any]:
@@ -346,11 +357,6 @@ class Points:
                 sums += exact.sums(values[part] * self.weights[part])
         return float(joined(self.group.sum(sums)))
 
-    @cached_property
-    def norm_sq(self) -> float:
-        """Weighted sum of the squared norms of all rows, moved and scaled."""
-        return self.sum(self.norms_sq, self.integer)
-
     # Distances in float64
 
     def distances_sq(
@@ -394,9 +400,14 @@ class Points:
         """
         if not self._products_are_exact:
             return self._direct(index, row)
-        center = (row - self.origin).astype(np.float32)
-        norm_sq = self._exact_products(center[None], center)
-        products = self._exact_products(self._narrow(index), center)
+        center = row - self.origin
+        norm_sq = np.square(center).sum()
+        rows, center = self._narrow(index), center.astype(np.float32)
+        # No sum of some of the features' products exceeds the product of the norms.
+        if norm_sq * self.largest_norm_sq <= EXACT_FLOAT32**2:
+            products = product(rows, center).astype(np.float64)
+        else:
+            products = self._exact_products(rows, center)
         return self.norms_sq[index] - 2 * products + norm_sq
 
     def _direct(self, index: Index | slice, centers: Float64) -> Float64:
