@@ -72,9 +72,9 @@ class Codebook:
         u, r = FLOAT32_ROUNDOFF, device.input_roundoff
         # Rounding of the inputs to float32, again by the multiplier, and of d sums; then the
         # last addition, which rounds a number of at most |c|^2 + 2 |x| |c|.
-        product = 2 * (2 * u + 2 * r + r * r + (self.points.d + 2) * device.sum_roundoff) + 2 * u
+        rounding = 2 * (2 * u + 2 * r + r * r + (self.points.d + 2) * device.sum_roundoff) + 2 * u
         # One per cent covers the second-order terms and the bound's own rounding.
-        return 1.01 * product * self.largest_norm, 1.01 * 2 * u * self.largest_norm**2
+        return 1.01 * rounding * self.largest_norm, 1.01 * 2 * u * self.largest_norm**2
 
     def sketched(self, sketch: Sketch | TurningSketch) -> SketchedCodebook:
         """The centres as a sketch of the rows sees them."""
