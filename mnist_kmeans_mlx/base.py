@@ -264,11 +264,12 @@ class BaseKMeans(
         n_clusters: int,
         random_state: np.random.RandomState,
         mean: Any = 0,
+        **options: Any,
     ) -> Float64:
         """Centres to start from; a callable `init` is shown rows that `mean` is taken from."""
         if isinstance(init, str):
             draw = getattr(seeding, SEEDING[init])
-            return points.pick(draw(points, n_clusters, random_state))
+            return points.pick(draw(points, n_clusters, random_state, **options))
         if not callable(init):
             centers: Float64 = init
             return centers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from copy import copy
+from functools import partial
 from numbers import Integral
 from typing import Any, Self
 
@@ -24,11 +25,11 @@ from mnist_kmeans_mlx.base import BaseKMeans, center_dtype, checked_weights, fro
 from mnist_kmeans_mlx.datasets.sources import Batches, check_finite, from_memmap
 from mnist_kmeans_mlx.device import Device
 from mnist_kmeans_mlx.distributed import Group, current
-from mnist_kmeans_mlx.engine import sphere
+from mnist_kmeans_mlx.engine import seeding, sphere
 from mnist_kmeans_mlx.engine.assignment import bounds_bytes
-from mnist_kmeans_mlx.engine.lloyd import Observer, Run, State, lloyd
+from mnist_kmeans_mlx.engine.lloyd import NO_LABELS, Observer, Run, State, lloyd
 from mnist_kmeans_mlx.engine.points import Float64, Points
-from mnist_kmeans_mlx.engine.restarts import Restarts, Standing
+from mnist_kmeans_mlx.engine.restarts import Restarts, Standing, Start
 from mnist_kmeans_mlx.memory import is_source, plan
 from mnist_kmeans_mlx.progress import announce_end, announcer
 
@@ -220,16 +221,30 @@ n_features), default="k-means++"
         keeper, history = (self.__dict__.pop(name, None) for name in ("_keeper", "_history"))
         at = Standing() if keeper is None else keeper.begin(self, X, points, random_state)
 
-        def seed(restart: int) -> tuple[Float64 | State, Any]:
-            start: Float64 | State | None = at.state if restart == at.restart else None
-            if start is None:
-                start = self._seed(points, init, self.n_clusters, random_state, mean)
-                start = start if project is None else project(start)
-                if self.verbose:
-                    print("Initialization complete")
+        plus_plus = isinstance(init, str) and init == "k-means++"
+
+        def seed(restart: int) -> tuple[Start, Any]:
+            start: Start
+            if restart == at.restart and at.state is not None:
+                start = at.state
+            elif plus_plus:
+                # Only drawn here: as many can be seeded at a time as iterate.
+                start = partial(begin, seeding.split(random_state, self.n_clusters))
+            else:
+                start = begin(random_state)
             return start, random_state.get_state(legacy=False)
 
-        def solve(restart: int, start: Float64 | State, observe: Observer) -> Run:
+        def begin(source: np.random.RandomState) -> State:
+            labels, options = NO_LABELS, {}
+            if plus_plus and project is None:
+                labels = np.empty(points.n, dtype=np.int32)
+                options = {"nearest": labels}
+            centers = self._seed(points, init, self.n_clusters, source, mean, **options)
+            if self.verbose:
+                print("Initialization complete")
+            return State.first(centers if project is None else project(centers), labels)
+
+        def solve(restart: int, start: Start, observe: Observer) -> Run:
             observers = [announcer(points, self._cost)] if self.verbose else []
             if history is not None:
                 observers.append(history.observer(points, restart, self._cost))
@@ -240,7 +255,7 @@ n_features), default="k-means++"
 
             run = lloyd(
                 points,
-                start,
+                start() if callable(start) else start,
                 max_iter=self.max_iter,
                 tol=tol,
                 algorithm=algorithm,

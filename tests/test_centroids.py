@@ -65,3 +65,14 @@ def test_sums_tell_the_inertia(kind, weighted, device):
         found = inertia_of_sums(points, centers, average.sums, average.counts)
         assert found == pytest.approx(inertia(points, centers, labels), rel=1e-9)
         centers = means
+
+
+@pytest.mark.parametrize("spread", [1e-6, 1e-2, 1e2])
+def test_inertia_keeps_its_digits_where_sums_cancel(spread, device):
+    rng = np.random.default_rng(2)
+    labels = np.arange(900, dtype=np.int32) % 3
+    rows = 10.0 * labels[:, None] + spread * rng.normal(size=(900, 5))
+    average = Centroids(Points(rows, resolve(device)), 3)
+    centers = average(labels, rows[:3])
+    expected = np.square(rows.astype(np.longdouble) - centers[labels]).sum()
+    assert average.inertia(labels, centers) == pytest.approx(float(expected), rel=1e-13)

@@ -8,7 +8,7 @@ from sklearn.utils.extmath import row_norms
 
 from mnist_kmeans_mlx.device import resolve
 from mnist_kmeans_mlx.engine.points import Points
-from mnist_kmeans_mlx.engine.seeding import plus_plus, random_rows
+from mnist_kmeans_mlx.engine.seeding import plus_plus, random_rows, split
 
 
 def sklearn_seeds(rows, k, seed, weights=None):
@@ -57,6 +57,28 @@ def test_draws_what_sklearn_draws_on_mnist(k, scale, mnist, device):
     rows = rows if scale == 1 else rows / scale
     chosen = plus_plus(Points(rows, resolve(device)), k, np.random.RandomState(0))
     np.testing.assert_array_equal(chosen, sklearn_seeds(rows.astype(np.float64), k, 0))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kind", oracle.KINDS)
+def test_knows_the_nearest_seed_of_every_row(kind, weighted, device):
+    rows = oracle.make_rows(kind, 1000, 30, seed=0)
+    weights = np.random.default_rng(0).integers(0, 3, 1000).astype(float) if weighted else None
+    nearest = np.full(1000, -1, dtype=np.int32)
+    points = Points(rows, resolve(device), weights)
+    chosen = plus_plus(points, 25, np.random.RandomState(0), nearest=nearest)
+    expected = oracle.distances_sq(rows, rows[chosen]).argmin(axis=1)
+    np.testing.assert_array_equal(nearest, expected)
+
+
+@pytest.mark.parametrize("generator", [np.random.MT19937, np.random.PCG64])
+@pytest.mark.parametrize("k", [1, 2, 20])
+def test_draws_can_be_taken_before_they_are_needed(k, generator, device):
+    points = Points(oracle.make_rows("pixels", 300, 9, seed=0), resolve(device))
+    one, other = (np.random.RandomState(generator(5)) for _ in range(2))
+    own = split(other, k)
+    np.testing.assert_array_equal(plus_plus(points, k, one), plus_plus(points, k, own))
+    assert one.random_sample() == other.random_sample() == own.random_sample()
 
 
 def test_zero_weights_never_seed(device):

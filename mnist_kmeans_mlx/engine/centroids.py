@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import mlx.core as mx
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
 from mnist_kmeans_mlx.device import host_view
+from mnist_kmeans_mlx.engine.distances import inertia
 from mnist_kmeans_mlx.engine.exact import joined
 from mnist_kmeans_mlx.engine.points import Float64, Index, Labels, Points
+
+# Share of the rows' squared norms that inertia must be for their difference to be exact enough.
+CANCELLED = 1 / 16
 
 
 class Centroids:
@@ -72,6 +73,21 @@ class Centroids:
         self.sums = joined(self._of_rows.over(self.points.group, self._sums))
         self.counts = joined(self._of_weights.over(self.points.group, self._counts))
 
+    def inertia(self, labels: Labels, centers: Float64) -> float:
+        """Weighted sum of squared distances of rows to `centers`, in the units of the rows squared.
+
+        Parameters
+        ----------
+        labels : ndarray of int32, shape (n,)
+            As last summed by.
+        centers : ndarray of shape (k, d), float64
+        """
+        points = self.points
+        found = inertia_of_sums(points, centers, self.sums, self.counts)
+        if found * points.scale**2 < CANCELLED * points.norm_sq:
+            return inertia(points, centers, labels)
+        return found
+
     def _sum_all(self, labels: Labels) -> None:
         points = self.points
         self._sums[:] = 0
@@ -112,9 +128,13 @@ class Centroids:
             if points.weights is not None:
                 moved *= points.weights[index, None]
             parts = self._of_rows.split(moved)
-        one_hot = self._one_hot(labels, weights)
+        # By column, so that each row is read once.
+        labels, m = labels[:, None], len(labels)
         if less is not None:
-            one_hot = one_hot - self._one_hot(less, weights)
+            labels = np.hstack([labels, less[:, None]])
+            weights = np.stack([weights, -weights], axis=1)
+        starts = np.arange(m + 1) * labels.shape[1]
+        one_hot = sparse.csc_matrix((weights.ravel(), labels.ravel(), starts), shape=(self.k, m))
         sums: Float64 = np.stack([one_hot @ part for part in parts])
         return sums
 
@@ -123,11 +143,6 @@ class Centroids:
         own = mx.array(labels) == mx.arange(self.k)[:, None]
         product = points.device.matmul(own.astype(mx.float32), points.block(part))
         return host_view(product).astype(np.float64)[None]
-
-    def _one_hot(self, labels: Labels, values: npt.NDArray[Any]) -> sparse.csr_matrix:
-        """Matrix ``(k, m)`` that sums rows by label."""
-        m = len(labels)
-        return sparse.csc_matrix((values, labels, np.arange(m + 1)), shape=(self.k, m)).tocsr()
 
     def _count(self, index: Index | slice, labels: Labels) -> Float64:
         """Parts of the weights of rows by label."""
@@ -166,8 +181,8 @@ class Centroids:
 def inertia_of_sums(points: Points, centers: Float64, sums: Float64, counts: Float64) -> float:
     """Weighted sum of squared distances of rows to the centres of their clusters.
 
-    From the sums of the clusters alone, without a pass over the rows: enough for a curve. A
-    result takes `distances.inertia`, where nothing cancels.
+    From the sums of the clusters alone, without a pass over the rows. Digits cancel as far as it is
+    below the squared norms of the moved rows.
 
     Parameters
     ----------
@@ -185,6 +200,6 @@ def inertia_of_sums(points: Points, centers: Float64, sums: Float64, counts: Flo
         In the units of the rows squared.
     """
     moved = points.move(centers)
-    total = points.norm_sq - 2 * np.vdot(moved, sums)
-    total += counts @ np.square(moved).sum(axis=1)
+    # NumPy sums pairwise: with an error of a few units in the last place.
+    total = points.norm_sq + np.sum(moved * (counts[:, None] * moved - 2 * sums))
     return max(0.0, float(total)) / points.scale**2

@@ -10,7 +10,7 @@ import numpy as np
 
 from mnist_kmeans_mlx.engine.assignment import make_assignment
 from mnist_kmeans_mlx.engine.centroids import Centroids
-from mnist_kmeans_mlx.engine.distances import Codebook, inertia
+from mnist_kmeans_mlx.engine.distances import Codebook
 from mnist_kmeans_mlx.engine.points import Float64, Labels, Points
 
 
@@ -43,6 +43,9 @@ class Run:
     rechecked: int
 
 
+NO_LABELS = np.zeros(0, dtype=np.int32)
+
+
 @dataclass(frozen=True)
 class State:
     """Where a restart stands after an iteration; `lloyd` goes on from it to the same `Run`.
@@ -71,8 +74,12 @@ class State:
     shift: float
     rechecked: int
 
+    @classmethod
+    def first(cls, centers: Float64, labels: Labels = NO_LABELS) -> State:
+        """Before the first iteration; `labels` are the nearest of the centres, where known."""
+        none = np.zeros(0)
+        return cls(0, labels, none, none, centers, centers, "", np.inf, 0)
 
-NO_LABELS = np.zeros(0, dtype=np.int32)
 
 Observer = Callable[[State], None]
 
@@ -124,20 +131,21 @@ def lloyd(
     """
     group = points.group
     if not isinstance(start, State):
-        centers, none = start.astype(dtype).astype(np.float64), np.zeros(0)
-        start = State(0, NO_LABELS, none, none, centers, centers, "", np.inf, 0)
-    assign = make_assignment(points, len(start.centers), algorithm)
-    average = Centroids(points, len(start.centers))
+        start = State.first(start)
+    k, known = len(start.centers), start.labels is not NO_LABELS
+    assign = make_assignment(points, k, algorithm, settled=known)
+    average = Centroids(points, k)
     labels = np.full(points.n, -1, dtype=np.int32)
     if start.n_iter > 0:
         labels = assign(Codebook(points, start.previous))
         average.update(labels)
-    previous, centers = start.previous, start.centers
+    previous, centers = start.previous, start.centers.astype(dtype).astype(np.float64)
     n_iter, converged, shift = start.n_iter, start.converged, start.shift
     rechecked = start.rechecked
 
     while not converged and n_iter < max_iter:
-        before, labels = labels, assign(Codebook(points, centers))
+        before = labels
+        labels = start.labels if n_iter == 0 and known else assign(Codebook(points, centers))
         means = average(labels, centers)
         if project is not None:
             means = project(means)
@@ -158,10 +166,11 @@ def lloyd(
             )
     if converged != "strict" or not np.array_equal(centers, previous):
         labels = assign(Codebook(points, centers))
+        average.update(labels)
         rechecked = start.rechecked + int(group.sum(assign.rechecked))
     return Run(
         labels=labels,
-        inertia=inertia(points, centers, labels),
+        inertia=average.inertia(labels, centers),
         centers=centers,
         n_iter=n_iter,
         converged=converged,

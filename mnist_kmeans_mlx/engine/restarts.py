@@ -9,7 +9,9 @@ from typing import Any
 
 from mnist_kmeans_mlx.device import Device
 from mnist_kmeans_mlx.engine.lloyd import Observer, Run, State
-from mnist_kmeans_mlx.engine.points import Float64
+
+# The state that a restart goes on from, or what finds it.
+Start = State | Callable[[], State]
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,9 @@ class Standing:
 class Restarts:
     """The restarts of a fit.
 
-    They are seeded one after the other, for they share a source of draws, and then iterate side by
-    side. What is told of them is as if each had followed the one before: of those that come later,
-    nothing is known until it is their turn.
+    They draw one after the other, for they share a source, and then go on side by side. What is
+    told of them is as if each had followed the one before: of those that come later, nothing is
+    known until it is their turn.
 
     Parameters
     ----------
@@ -45,8 +47,8 @@ class Restarts:
     n : int
         How many restarts there are in all.
     seed : callable
-        ``seed(restart)`` gives the centres to start from, or the state to go on from, and the
-        position of the source of draws after that. Called in order.
+        ``seed(restart)`` gives the start, and the position of the source of draws after that.
+        Called in order.
     solve : callable
         ``solve(restart, start, observe)`` gives the `Run` from a start, and calls the observer
         after each iteration.
@@ -61,8 +63,8 @@ class Restarts:
         standing: Standing,
         n: int,
         *,
-        seed: Callable[[int], tuple[Float64 | State, Any]],
-        solve: Callable[[int, Float64 | State, Observer], Run],
+        seed: Callable[[int], tuple[Start, Any]],
+        solve: Callable[[int, Start, Observer], Run],
         better: Callable[[Run, Run], bool],
         tell: Callable[[Standing, Any], None] | None = None,
     ) -> None:
@@ -98,7 +100,7 @@ class Restarts:
             self._stopped = True
             raise
 
-    def _take(self) -> tuple[int, Float64 | State] | None:
+    def _take(self) -> tuple[int, Start] | None:
         """The next restart, and where it begins."""
         with self._seeding:
             restart = self._next

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Literal
 
 import numpy as np
@@ -196,8 +197,27 @@ def _hits(
     return np.concatenate(hits)
 
 
+def default_trials(k: int) -> int:
+    """Candidates per step of greedy k-means++."""
+    return 2 + int(np.log(k))
+
+
+def split(random_state: np.random.RandomState, k: int) -> np.random.RandomState:
+    """Source of the draws that `plus_plus` would take from another, which then go on after them.
+
+    How many these are does not depend on the rows: several can be seeded at a time.
+    """
+    own = deepcopy(random_state)
+    random_state.random_sample(1 + (k - 1) * default_trials(k))
+    return own
+
+
 def plus_plus(
-    points: Points, k: int, random_state: np.random.RandomState, trials: int | None = None
+    points: Points,
+    k: int,
+    random_state: np.random.RandomState,
+    trials: int | None = None,
+    nearest: Labels | None = None,
 ) -> Index:
     """Greedy k-means++, with scikit-learn's draws in scikit-learn's order.
 
@@ -211,6 +231,9 @@ def plus_plus(
         Source of the draws.
     trials : int, optional
         Candidates per step; ``2 + int(log(k))`` if None.
+    nearest : ndarray of int32, shape (n,), optional
+        Becomes the place, among the chosen, of the one that is nearest to each of this rank's
+        rows, as float64 decides it; of equally near ones the first.
 
     Returns
     -------
@@ -227,11 +250,13 @@ def plus_plus(
     ----------
     D. Arthur and S. Vassilvitskii, *k-means++: the advantages of careful seeding*, SODA 2007.
     """
-    trials = 2 + int(np.log(k)) if trials is None else trials
+    trials = default_trials(k) if trials is None else trials
     weights = points.weights
     chosen = np.empty(k, dtype=np.intp)
     chosen[:1] = _first(points, random_state)
     closest = np.empty(points.n)
+    if nearest is not None:
+        nearest[:] = 0
     center = points.pick(chosen[:1])[0]
 
     def measure(part: slice) -> None:
@@ -239,64 +264,118 @@ def plus_plus(
 
     points.device.map(measure, points.host_parts())
     # No two rows are further from one another than twice the largest norm.
-    reach = 4 * float(points.group.max(points.norms_sq.max(initial=0))) * (1 + 1e-9)
+    reach = 4 * float(points.group.max(points.largest_norm_sq)) * (1 + 1e-9)
     exact = points.exact(reach, points.integer)
-    # A second look at the best candidate takes less memory than to keep what all would gain.
-    keep = points.keep or 16 * trials * points.n <= points.spare
     for step in range(1, k):
         lots = Lots(points, exact, closest if weights is None else closest * weights)
         draws = random_state.uniform(size=trials) * joined(lots.sums)
-        candidates = lots.find(draws)
-        centers = points.pick(candidates)
-        gains = _gains(points, exact, closest, centers, keep)
-        saved = np.array([sum(saved for _, _, saved in blocks) for blocks in gains]).T
-        saved = exact.over(points.group, saved)
-        best = int(np.argmin(joined(lots.sums[:, None] - saved)))
-        chosen[step] = candidates[best]
-        if not keep:
-            gains, best = _gains(points, exact, closest, centers[[best]], keep=True), 0
-        for rows, distances, _ in gains[best]:
+        drawn = lots.find(draws)
+        best, gains = _Candidates(points, exact, closest, points.pick(drawn)).best(lots.sums)
+        chosen[step] = drawn[best]
+        for rows, distances, _ in gains:
             closest[rows] = distances
+            if nearest is not None:
+                nearest[rows] = step
     return chosen
 
 
-def _gains(
-    points: Points, exact: Exact, closest: Float64, candidates: Float64, keep: bool
-) -> list[list[Gain]]:
-    """For each candidate, block by block, the rows that it is closer to than any chosen row.
+class _Candidates:
+    """Candidates of one step, and what each would save.
 
-    Only what they save, unless they are to be kept.
+    Bounds of what they save rule most of them out before a distance is measured.
+
+    Parameters
+    ----------
+    points : Points
+        The rows.
+    exact : Exact
+        How to sum.
+    closest : ndarray of shape (n,), float64
+        Squared distances of the rows to those chosen so far.
+    rows : ndarray of shape (t, d), float64
+        The candidates.
     """
-    codebook = Codebook(points, candidates)
-    sketch = points.sketch
-    sketched = None if sketch is None else codebook.sketched(sketch)
-    slope, constant = codebook.tolerance if sketched is None else sketched.tolerance
 
-    def compare(part: slice) -> list[Gain]:
-        if sketch is None or sketched is None:
-            lower = host_view(codebook.scores(points.block(part))).T
+    def __init__(self, points: Points, exact: Exact, closest: Float64, rows: Float64) -> None:
+        self.points, self.exact, self.closest, self.rows = points, exact, closest, rows
+        self._codebook, self._sketch = Codebook(points, rows), points.sketch
+        self._tolerance = self._codebook.tolerance
+        if self._sketch is not None:
+            sketched = self._codebook.sketched(self._sketch)
+            self._factor, self._tolerance = sketched.factor, sketched.tolerance
+
+    def best(self, sums: Float64) -> tuple[int, list[Gain]]:
+        """Which one leaves the smallest potential, the first if several do, and what rows gain.
+
+        `sums` are parts of the potential so far.
+        """
+        points, group = self.points, self.points.group
+        parts = points.device_parts(max(64, len(self.rows)))
+        # To look again takes less memory than to keep the near rows of all candidates.
+        keep = points.keep or 8 * len(self.rows) * points.n <= points.spare
+
+        def look(part: slice) -> tuple[list[Index] | None, Float64]:
+            near, saved = self._look(part)
+            return near if keep else None, saved
+
+        nears, bounds = zip(*points.device.map(look, parts), strict=True)
+        least, most = group.sum(np.sum(bounds, axis=0)).T
+        # Rounding, of these sums and of the potential.
+        most = 1.00001 * most + 1e-15 * joined(sums)
+        best, smallest, saved = len(most), np.inf, 0.0
+        gains: list[Gain] = []
+        for number in np.argsort(-least).tolist():
+            if most[number] < saved:
+                continue
+
+            def measure(place: int, number: int = number) -> Gain:
+                near = nears[place] or self._look(parts[place])[0]
+                return self._measure(near[number], self.rows[number])
+
+            gain = points.device.map(measure, range(len(parts)))
+            saves = self.exact.over(group, np.sum([saves for _, _, saves in gain], axis=0))
+            potential = float(joined(sums - saves))
+            if (potential, number) < (smallest, best):
+                best, smallest, saved, gains = number, potential, float(joined(saves)), gain
+        return best, gains
+
+    def _look(self, part: slice) -> tuple[list[Index], Float64]:
+        """For each candidate the rows that it may be closer to; least and most that it saves."""
+        points, own = self.points, self.closest[part]
+        if self._sketch is None:
+            lower = host_view(self._codebook.scores(points.block(part))).T
         else:
-            lower = sketch.lower_scores(sketched.factor, part)
-        norms_sq, own = points.norms_sq[part], closest[part]
+            lower = self._sketch.lower_scores(self._factor, part)
+        norms_sq, (slope, constant) = points.norms_sq[part], self._tolerance
         error = slope * np.sqrt(norms_sq) + constant + 8 * FLOAT32_ROUNDOFF * (norms_sq + own)
         reach = (own - norms_sq + error).astype(np.float32)
-        gains = []
-        for bound, candidate in zip(lower, candidates, strict=True):
+        error = error.astype(np.float32)
+        nears, saved = [], np.zeros((len(lower), 2))
+        for number, bound in enumerate(lower):
             near = np.flatnonzero(bound < reach)
-            distances = np.empty(len(near))
-            for block in points.host_parts(len(near)):
-                distances[block] = points.distances_sq_to(part.start + near[block], candidate)
-            closer = distances < own[near]
-            near, distances = near[closer], distances[closer]
-            before, after = own[near], distances
+            most = reach[near] - bound[near]
+            least = most - 2 * error[near]
+            near += part.start
+            if self._sketch is not None:
+                least -= self._sketch.widths(self._factor[:, number], near)
+            np.maximum(least, 0, out=least)
             if points.weights is not None:
-                heavy = points.weights[part][near]
-                before, after = before * heavy, after * heavy
-            saved = exact.sums(before) - exact.sums(after)
-            if not keep:
-                near, distances = near[:0], distances[:0]
-            gains.append((part.start + near, distances, saved))
-        return gains
+                heavy = points.weights[near]
+                least, most = least * heavy, most * heavy
+            nears.append(near)
+            saved[number] = least.sum(dtype=np.float64), most.sum(dtype=np.float64)
+        return nears, saved
 
-    parts = points.device_parts(max(64, codebook.k))
-    return [list(each) for each in zip(*points.device.map(compare, parts), strict=True)]
+    def _measure(self, near: Index, row: Float64) -> Gain:
+        """What a candidate gains of those rows that it may be closer to."""
+        points, distances = self.points, np.empty(len(near))
+        for block in points.host_parts(len(near)):
+            distances[block] = points.distances_sq_to(near[block], row)
+        before = self.closest[near]
+        closer = distances < before
+        near, before, distances = near[closer], before[closer], distances[closer]
+        after = distances
+        if points.weights is not None:
+            heavy = points.weights[near]
+            before, after = before * heavy, after * heavy
+        return near, distances, self.exact.sums(before) - self.exact.sums(after)

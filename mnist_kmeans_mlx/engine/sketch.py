@@ -153,6 +153,10 @@ class Sketch:
             centers = mx.array(factor.T)
         return host_view(self.device.matmul(centers, self.array[:, part]))
 
+    def widths(self, center: Float32, rows: npt.NDArray[np.intp]) -> Float32:
+        """How far the scores of rows with one sketched centre can be above their lower bounds."""
+        return self.columns[self.axes.m].take(rows) * (-2 * center[self.axes.m])
+
 
 class TurningSketch:
     """Rows on axes that are turned now and then so that they span the centres.
