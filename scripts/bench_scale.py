@@ -63,15 +63,15 @@ points.Points._range = timed("range", points.Points._range)
 points.Points._convert = timed("norms", points.Points._convert)
 seeding.parallel = timed("k-means||", seeding.parallel)
 make = lloyd.make_assignment
-def timed_assignment(*arguments):
-    assign = make(*arguments)
+def timed_assignment(*arguments, **options):
+    assign = make(*arguments, **options)
     class Timed:
         rechecked = property(lambda self: assign.rechecked)
         __call__ = lambda self, codebook: timed("E-step", assign)(codebook)
     return Timed()
 lloyd.make_assignment = timed_assignment
 lloyd.Centroids.update = timed("M-step", lloyd.Centroids.update)
-lloyd.inertia = timed("inertia", lloyd.inertia)
+lloyd.Centroids.inertia = timed("inertia", lloyd.Centroids.inertia)
 began = time.perf_counter()
 model = KMeans(k, init="k-means||", random_state=0, max_iter=iterations, tol=0, memory=memory)
 import warnings
