@@ -82,7 +82,7 @@ class Device:
     @property
     def free_workers(self) -> int:
         """How many threads would share items now: the calling one, and those without work."""
-        return 1 if self.workers == 1 else 1 + helpers(self.workers - 1).idle
+        return 1 + helpers(self.workers - 1).idle
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
         """Results of `function`, in order, computed on this device.
@@ -96,8 +96,6 @@ class Device:
             with mx.stream(self.mlx):
                 return function(item)
 
-        if self.workers == 1:
-            return [call(item) for item in items]
         with self.threads():
             return helpers(self.workers - 1).map(call, items)
 

@@ -45,19 +45,15 @@ class Helpers:
         """Results of `function`, in order; where a call fails, those that are running end soon."""
         items = list(items)
         sharing = _Sharing(function, items)
-        if self.idle == 0 or len(items) < 2:
-            sharing.work()
-            return sharing.results
         others = self._call(sharing.work, len(items) - 1)
         try:
             sharing.work()
             wait(others)
-        except _Abandoned:
-            wait(others)
-        except BaseException:
+        except BaseException as own:
             sharing.abandon()
             wait(others)
-            raise
+            if not isinstance(own, _Abandoned):
+                raise
         errors = [error for other in others if (error := other.exception()) is not None]
         for error in errors:
             if not isinstance(error, _Abandoned):
@@ -69,7 +65,7 @@ class Helpers:
     def _call(self, work: Callable[[], None], most: int) -> list[Future[None]]:
         """Have idle ones do work, at most so many."""
         with self._lock:
-            called = min(self.idle, most)
+            called = max(0, min(self.idle, most))
             self.idle -= called
         # In the caller's context, which knows of limits and of what NumPy warns of.
         return [self._pool.submit(copy_context().run, self._run, work) for _ in range(called)]
@@ -127,7 +123,7 @@ class _Sharing:
                     break
                 self.results[number] = self._function(item)
         except BaseException:
-            self._failed = True
+            self.abandon()
             raise
         finally:
             _current.reset(token)

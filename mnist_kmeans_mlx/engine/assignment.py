@@ -8,7 +8,7 @@ from typing import Protocol
 import mlx.core as mx
 import numpy as np
 
-from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, host_view, product
+from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, host_view, product, slices
 from mnist_kmeans_mlx.engine.distances import Codebook, decide
 from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels, Points
 from mnist_kmeans_mlx.engine.sketch import TURNING_WIDTH, TurningSketch
@@ -226,7 +226,7 @@ class BoundedAssignment:
     def _blocks(self, n: int, width: int) -> list[slice]:
         """Slices of `n` rows of which float32 copies and products stay in cache."""
         size = max(1, BLOCK // (4 * max(width, self.k)))
-        return [slice(start, start + size) for start in range(0, n, size)]
+        return slices(n, size)
 
 
 def _two_smallest(scores: Float32, label: Labels) -> tuple[Float32, Float32]:

@@ -104,7 +104,6 @@ class Points:
             self._weights_are_whole = bool(group.min(np.all(weights == np.rint(weights))))
         self._find_frame()
         self._convert()
-        self.norm_sq = self.sum(self.norms_sq, self.integer)
 
     def _find_frame(self) -> None:
         """Choose origin and scale."""
@@ -185,8 +184,11 @@ class Points:
         parts = self.device.map(convert, self.host_parts())
         mean = self.group.sum(np.sum(parts, axis=0)) / self.total
         norms = Exact(self.d * self.limit**2 * (1 + 1e-9), self.total, self.integer)
-        norm_sq = float(joined(self.group.sum(norms.sums(self.norms_sq)))) / self.total
-        variance = (norm_sq - float(np.square(mean).sum())) / self.d
+        norm_sq = float(joined(self.group.sum(norms.sums(self.norms_sq))))
+        self.norm_sq = norm_sq
+        if self.weights is not None:
+            self.norm_sq = self.sum(self.norms_sq, self.integer)
+        variance = (norm_sq / self.total - float(np.square(mean).sum())) / self.d
         self.mean_variance = max(0.0, variance) / self.scale**2
 
     @cached_property

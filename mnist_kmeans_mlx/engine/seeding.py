@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, host_view
+from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, host_view, slices
 from mnist_kmeans_mlx.engine.assignment import FullAssignment
 from mnist_kmeans_mlx.engine.distances import Codebook
 from mnist_kmeans_mlx.engine.exact import BLOCK, Exact, joined
@@ -68,7 +68,7 @@ class Lots:
         return np.minimum(found, self.points.total - 1)
 
     def _blocks(self) -> list[slice]:
-        return [slice(start, start + BLOCK) for start in range(0, self.points.n, BLOCK)]
+        return slices(self.points.n, BLOCK)
 
 
 def _first(points: Points, random_state: np.random.RandomState) -> Index:
@@ -169,8 +169,7 @@ def _weight_behind(points: Points, nearest: Labels, count: int) -> Float64:
     """Weight of the rows nearest to each candidate, of all ranks."""
     exact = points.exact(1, whole=True)
     parts = np.zeros((exact.width, count))
-    for start in range(0, points.n, BLOCK):
-        part = slice(start, start + BLOCK)
+    for part in slices(points.n, BLOCK):
         own = nearest[part]
         weights = np.ones(len(own)) if points.weights is None else points.weights[part]
         parts += [np.bincount(own, share, count) for share in exact.split(weights)]
