@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import deepcopy
+from operator import itemgetter
 from typing import Literal
 
 import numpy as np
@@ -310,33 +312,45 @@ class _Candidates:
         """
         points, group = self.points, self.points.group
         parts = points.device_parts(max(64, len(self.rows)))
-        # To look again takes less memory than to keep the near rows of all candidates.
-        keep = points.keep or 8 * len(self.rows) * points.n <= points.spare
+        # To look again takes less memory than to keep the near rows of all candidates, their
+        # numbers and distances.
+        keep = points.keep or 24 * len(self.rows) * points.n <= points.spare
 
         def look(part: slice) -> tuple[list[Index] | None, Float64]:
             near, saved = self._look(part)
             return near if keep else None, saved
 
         nears, bounds = zip(*points.device.map(look, parts), strict=True)
-        least, most = group.sum(np.sum(bounds, axis=0)).T
+        least, most = group.sum(np.sum(bounds, axis=0))
         # Rounding, of these sums and of the potential.
         most = 1.00001 * most + 1e-15 * joined(sums)
-        best, smallest, saved = len(most), np.inf, 0.0
-        gains: list[Gain] = []
-        for number in np.argsort(-least).tolist():
-            if most[number] < saved:
-                continue
 
-            def measure(place: int, number: int = number) -> Gain:
+        def measure(numbers: list[int]) -> tuple[float, int, list[Gain]]:
+            def gains(place: int) -> list[Gain]:
                 near = nears[place] or self._look(parts[place])[0]
-                return self._measure(near[number], self.rows[number])
+                return [self._measure(near[number], self.rows[number]) for number in numbers]
 
-            gain = points.device.map(measure, range(len(parts)))
-            saves = self.exact.over(group, np.sum([saves for _, _, saves in gain], axis=0))
-            potential = float(joined(sums - saves))
-            if (potential, number) < (smallest, best):
-                best, smallest, saved, gains = number, potential, float(joined(saves)), gain
-        return best, gains
+            gained = zip(*points.device.map(gains, range(len(parts))), strict=True)
+            left = [
+                (self._potential(sums, gain), number, list(gain))
+                for number, gain in zip(numbers, gained, strict=True)
+            ]
+            return min(left, key=itemgetter(0, 1))
+
+        # The most promising one rules out most of the others.
+        first = int(np.argmax(least))
+        best = measure([first])
+        hopeful = np.flatnonzero(most >= joined(sums) - best[0])
+        others = hopeful[hopeful != first].tolist()
+        together = [others] if keep else [[number] for number in others]
+        for numbers in filter(None, together):
+            best = min(best, measure(numbers), key=itemgetter(0, 1))
+        return best[1:]
+
+    def _potential(self, sums: Float64, gains: Iterable[Gain]) -> float:
+        """What is left of the potential after these gains."""
+        saved = np.sum([saved for _, _, saved in gains], axis=0)
+        return float(joined(sums - self.exact.over(self.points.group, saved)))
 
     def _look(self, part: slice) -> tuple[list[Index], Float64]:
         """For each candidate the rows that it may be closer to; least and most that it saves."""
@@ -348,22 +362,19 @@ class _Candidates:
         norms_sq, (slope, constant) = points.norms_sq[part], self._tolerance
         error = slope * np.sqrt(norms_sq) + constant + 8 * FLOAT32_ROUNDOFF * (norms_sq + own)
         reach = (own - norms_sq + error).astype(np.float32)
-        error = error.astype(np.float32)
-        nears, saved = [], np.zeros((len(lower), 2))
-        for number, bound in enumerate(lower):
-            near = np.flatnonzero(bound < reach)
-            most = reach[near] - bound[near]
-            least = most - 2 * error[near]
-            near += part.start
-            if self._sketch is not None:
-                least -= self._sketch.widths(self._factor[:, number], near)
-            np.maximum(least, 0, out=least)
-            if points.weights is not None:
-                heavy = points.weights[near]
-                least, most = least * heavy, most * heavy
-            nears.append(near)
-            saved[number] = least.sum(dtype=np.float64), most.sum(dtype=np.float64)
-        return nears, saved
+        nears = [np.flatnonzero(close) for close in lower < reach]
+        number, near = np.repeat(np.arange(len(nears)), [*map(len, nears)]), np.concatenate(nears)
+        most = reach[near] - lower[number, near]
+        least = most - 2 * error[near]
+        near += part.start
+        if self._sketch is not None:
+            least -= self._sketch.widths(self._factor, number, near)
+        np.maximum(least, 0, out=least)
+        if points.weights is not None:
+            heavy = points.weights[near]
+            least, most = least * heavy, most * heavy
+        saved: Float64 = np.stack([np.bincount(number, x, len(nears)) for x in (least, most)])
+        return np.split(near, np.cumsum([*map(len, nears)])[:-1]), saved
 
     def _measure(self, near: Index, row: Float64) -> Gain:
         """What a candidate gains of those rows that it may be closer to."""
