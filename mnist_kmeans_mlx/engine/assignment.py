@@ -214,9 +214,9 @@ class BoundedAssignment:
             if look.rest is not None:
                 best[part] += look.width(block, label[part])
             if self._lower is not None:
-                lower = look.lower(scores, norms_sq[part, None], error[part, None])
-                lower += step.drift
-                self._lower[rows[part]] = lower
+                lower = look.lower(scores, norms_sq[part], error[part])
+                lower += step.drift[:, None]
+                self._lower[rows[part]] = lower.T
         open_ = second <= best + 2 * error
         self._labels[rows] = label
         self._upper[rows] = look.upper(best, norms_sq, error) - step.drift[label]
@@ -230,17 +230,15 @@ class BoundedAssignment:
 
 
 def _two_smallest(scores: Float32, label: Labels) -> tuple[Float32, Float32]:
-    """The smallest of each row's scores, which becomes infinite, and the next.
+    """The smallest of each column, which becomes infinite, and the next.
 
-    `label`, a guess that is right for most rows, becomes where the smallest is.
+    `label`, a guess that is right for most columns, becomes where the smallest is.
     """
-    # To compare whole columns is several times as quick as to look along rows.
-    columns, rows = np.ascontiguousarray(scores.T), np.arange(len(scores))
-    best = columns.min(axis=0)
-    wrong = np.flatnonzero(best < scores[rows, label])
-    label[wrong] = scores[wrong].argmin(axis=1)
-    scores[rows, label] = columns[label, rows] = np.inf
-    return best, columns.min(axis=0)
+    columns, best = np.arange(len(label)), scores.min(axis=0)
+    wrong = np.flatnonzero(best < scores[label, columns])
+    label[wrong] = np.take(scores, wrong, axis=1).argmin(axis=0)
+    scores[label, columns] = np.inf
+    return best, scores.min(axis=0)
 
 
 class _Step:
@@ -290,10 +288,12 @@ class _Look:
         self._largest = np.float32(largest_norm)
 
     def scores(self, block: Float32) -> Float32:
-        """Scores ``(m, k)`` of rows, or lower bounds of them."""
-        scores: Float32 = product(block, self.factor)
+        """Scores ``(k, m)`` of rows, or lower bounds of them."""
+        # A row for each centre: to compare whole rows is several times as quick as to look along
+        # columns.
+        scores: Float32 = product(self.factor.T, block.T)
         if self.constant is not None:
-            scores += self.constant
+            scores += self.constant[:, None]
         return scores
 
     def width(self, block: Float32, label: Labels) -> Float32:
