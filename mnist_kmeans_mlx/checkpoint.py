@@ -178,7 +178,7 @@ class Checkpoint:
                 f"only the fit of a KMeans has checkpoints, not that of a "
                 f"{type(estimator).__name__}."
             )
-        self._began = time.monotonic()
+        self._began, self._now = time.monotonic(), None
         estimator.__dict__["_keeper"] = self
         try:
             estimator.fit(X, sample_weight=sample_weight)
@@ -256,10 +256,10 @@ class Checkpoint:
 
     def _leave(self, estimator: KMeans) -> None:
         """Fit the estimator with what was reached."""
-        standing = Standing() if self._now is None else self._now.standing
-        run, state = standing.best, standing.state
-        if self._points.group.size > 1:
-            return  # it takes all ranks to find out
+        # Where there are several ranks, it takes all of them to find out.
+        if self._now is None or self._points.group.size > 1:
+            return
+        run, state = self._now.standing.best, self._now.standing.state
         if run is None and state is not None and len(state.labels):
             run = Run(
                 labels=state.labels,

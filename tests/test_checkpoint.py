@@ -176,11 +176,14 @@ def test_an_interrupt_leaves_the_best_so_far(rows, path, make):
     assert_same(Checkpoint(path, resume=True).fit(make(), rows), make().fit(rows))
 
 
-def test_an_interrupt_before_the_first_iteration_leaves_nothing(rows, path, make, monkeypatch):
+@pytest.mark.parametrize("during", ["points.Points._convert", "seeding.plus_plus"])
+def test_an_interrupt_before_the_first_iteration_leaves_nothing(
+    rows, path, make, monkeypatch, during
+):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mnist_kmeans_mlx.engine.seeding.plus_plus", interrupted)
+    monkeypatch.setattr(f"mnist_kmeans_mlx.engine.{during}", interrupted)
     estimator = make()
     with pytest.raises(KeyboardInterrupt):
         Checkpoint(path).fit(estimator, rows)
