@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from copy import copy
 from functools import partial
 from numbers import Integral
@@ -221,28 +221,7 @@ n_features), default="k-means++"
         keeper, history = (self.__dict__.pop(name, None) for name in ("_keeper", "_history"))
         at = Standing() if keeper is None else keeper.begin(self, X, points, random_state)
 
-        plus_plus = isinstance(init, str) and init == "k-means++"
-
-        def seed(restart: int) -> tuple[Start, Any]:
-            start: Start
-            if restart == at.restart and at.state is not None:
-                start = at.state
-            elif plus_plus:
-                # Only drawn here: as many can be seeded at a time as iterate.
-                start = partial(begin, seeding.split(random_state, self.n_clusters))
-            else:
-                start = begin(random_state)
-            return start, random_state.get_state(legacy=False)
-
-        def begin(source: np.random.RandomState) -> State:
-            labels, options = NO_LABELS, {}
-            if plus_plus and project is None:
-                labels = np.empty(points.n, dtype=np.int32)
-                options = {"nearest": labels}
-            centers = self._seed(points, init, self.n_clusters, source, mean, **options)
-            if self.verbose:
-                print("Initialization complete")
-            return State.first(centers if project is None else project(centers), labels)
+        seed = self._starts(points, at, init, random_state, mean, project)
 
         def solve(restart: int, start: Start, observe: Observer) -> Run:
             observers = [announcer(points, self._cost)] if self.verbose else []
@@ -253,9 +232,12 @@ n_features), default="k-means++"
                 for each in (*observers, observe):
                     each(state)
 
+            state = start() if callable(start) else start
+            if self.verbose and state.n_iter == 0:
+                print("Initialization complete")
             run = lloyd(
                 points,
-                start() if callable(start) else start,
+                state,
                 max_iter=self.max_iter,
                 tol=tol,
                 algorithm=algorithm,
@@ -311,6 +293,52 @@ n_features), default="k-means++"
         array([0, 0, 1], dtype=int32)
         """
         return self.fit(Batches(batches))
+
+    def _starts(
+        self,
+        points: Points,
+        at: Standing,
+        init: Any,
+        random_state: np.random.RandomState,
+        mean: Any,
+        project: Callable[[Float64], Float64] | None,
+    ) -> Callable[[int], tuple[Start, Any]]:
+        """What gives the start of each restart, in order, and the source's position after it."""
+        k, plus_plus = self.n_clusters, isinstance(init, str) and init == "k-means++"
+        knows_nearest = plus_plus and project is None
+
+        def begin(source: np.random.RandomState) -> State:
+            labels, options = NO_LABELS, {}
+            if knows_nearest:
+                labels = np.empty(points.n, dtype=np.int32)
+                options = {"nearest": labels}
+            centers = self._seed(points, init, k, source, mean, **options)
+            return State.first(centers if project is None else project(centers), labels)
+
+        def seed(restart: int) -> tuple[Start, Any]:
+            if restart in ready:
+                return ready.pop(restart)
+            start: Start
+            if plus_plus:
+                # Only drawn here: as many can be seeded at a time as iterate.
+                start = partial(begin, seeding.split(random_state, k))
+            else:
+                start = begin(random_state)
+            return start, random_state.get_state(legacy=False)
+
+        ready: dict[int, tuple[Start, Any]] = {}
+        if at.state is not None:
+            ready[at.restart] = at.state, random_state.get_state(legacy=False)
+        left = range(at.restart + len(ready), self._n_init)
+        if knows_nearest and seeding.together_pays(points, k, len(left)):
+            sources, positions = [], []
+            for _ in left:
+                sources.append(seeding.split(random_state, k))
+                positions.append(random_state.get_state(legacy=False))
+            found = seeding.plus_plus_together(points, k, sources)
+            starts = [State.first(points.pick(rows), labels) for rows, labels in found]
+            ready.update(zip(left, zip(starts, positions, strict=True), strict=True))
+        return seed
 
     def _points(self, X: Any, device: Device, weights: Float64 | None, group: Group) -> Points:
         """The rows, held as far as memory goes."""

@@ -73,6 +73,7 @@ CASES = {
     "float64": (lambda X: X, {}),
     "float32": (lambda X: X.astype(np.float32), {"algorithm": "lloyd"}),
     "uint8": (lambda X: np.clip(10 * X + 128, 0, 255).astype(np.uint8), {}),
+    "seeded together": (lambda X: np.rint(10 * X).astype(np.int16), {"n_init": 6}),
     "random": (lambda X: X, {"init": "random", "algorithm": "elkan"}),
     "cosine": (lambda X: X, {"metric": "cosine"}),
     "given": (lambda X: X, {"init": np.eye(9, 5), "n_init": 1}),

@@ -327,6 +327,7 @@ def test_ranks_find_what_one_process_finds(kind, init, size, device):
     weights = None
     if kind == "pixels":
         rows = rng.integers(0, 256, (600, 40)).astype(np.uint8)
+        options = {"n_init": 4}  # as many as are seeded together
     elif kind == "weighted":
         weights = rng.uniform(0, 2, 600) * (rng.uniform(size=600) < 0.9)
     elif kind == "duplicates":
@@ -335,7 +336,8 @@ def test_ranks_find_what_one_process_finds(kind, init, size, device):
         options = {"metric": "cosine"}
 
     def fit(part):
-        model = KMeans(9, init=init, n_init=3, random_state=0, device=device, **options)
+        parameters = {"n_init": 3, **options}
+        model = KMeans(9, init=init, random_state=0, device=device, **parameters)
         return model.fit(rows[part], sample_weight=None if weights is None else weights[part])
 
     whole = fit(slice(None))

@@ -53,7 +53,7 @@ def watch_engine(stopwatch: Stopwatch) -> None:
     """
     from mnist_kmeans_mlx.engine import lloyd, points, seeding
 
-    for seed in (seeding.plus_plus, seeding.random_rows):
+    for seed in (seeding.plus_plus, seeding.plus_plus_together, seeding.random_rows):
         _replace(seed, _timed(seed, "seeding", stopwatch))
     _replace(lloyd.lloyd, _timed_loop(lloyd.lloyd, stopwatch))
     upload = vars(points.Points).get("array")

@@ -75,6 +75,8 @@ class Points:
         Upper bound of the absolute values of the moved and scaled rows.
     integer : bool
         Whether float32 holds the moved rows exactly, as whole numbers.
+    products_are_exact : bool
+        Whether their products are made in float32 without rounding.
     """
 
     def __init__(
@@ -128,8 +130,9 @@ class Points:
         # Whether float32 arithmetic moves rows with a single rounding.
         self._moves_narrow = self.integer or (self._is_narrow and 1e-30 < limit < 1e30)
         # How many features of two rows can be multiplied and summed exactly in float32.
-        self._exact_width = int(EXACT_FLOAT32 // max(1.0, self.limit**2)) if self.integer else 0
-        self._products_are_exact = self._exact_width >= 32
+        width = int(EXACT_FLOAT32 // max(1.0, self.limit**2)) if self.integer else 0
+        self.products_are_exact = width >= 32
+        self._exact_features = slices(self.d, max(1, width))
 
     def _range(self) -> tuple[Float64, Float64, bool]:
         """Lowest and highest value of each feature, and whether all values are whole numbers."""
@@ -169,11 +172,14 @@ class Points:
         values = Exact(self.limit, self.total, self.integer)
 
         def convert(part: slice) -> Float64:
-            if self._products_are_exact:
+            if self.products_are_exact:
                 whole = self._narrow(part)
                 if self._kept is not None:
                     self._kept[part] = whole
-                self.norms_sq[part] = self._exact_products(whole, whole)
+                short = (whole[:, features] for features in self._exact_features)
+                self.norms_sq[part] = sum(
+                    np.vecdot(some, some).astype(np.float64) for some in short
+                )
                 return whole.sum(axis=0, dtype=np.float64)
             moved = self.moved(part)
             if self._kept is not None:
@@ -400,7 +406,7 @@ class Points:
         row : ndarray of shape (d,), float64
             One of the rows of any rank, as given.
         """
-        if not self._products_are_exact:
+        if not self.products_are_exact:
             return self._direct(index, row)
         center = row - self.origin
         norm_sq = np.square(center).sum()
@@ -412,6 +418,30 @@ class Points:
             products = self._exact_products(rows, center)
         return self.norms_sq[index] - 2 * products + norm_sq
 
+    def distances_sq_to_each(self, part: slice, rows: Float64) -> Float64:
+        """Squared distances ``(c, m)`` of consecutive rows to each of some rows, in one product.
+
+        Exact. Only where `products_are_exact`; computed by the calling thread.
+
+        Parameters
+        ----------
+        part : slice
+            The rows, of this rank's.
+        rows : ndarray of shape (c, d), float64
+            Rows of any rank, as given.
+        """
+        block, centers = self._narrow(part), (rows - self.origin).astype(np.float32)
+        norms_sq, own = np.vecdot(centers, centers.astype(np.float64)), self.norms_sq[part]
+        result = np.empty((len(centers), len(block)))
+        result[:] = product(block, -2 * centers.T).T
+        # No sum of some of the features' products exceeds the product of the norms.
+        long = np.flatnonzero(norms_sq * own.max() > EXACT_FLOAT32**2)
+        if len(long) > 0:
+            result[long] = self._exact_products(block, -2 * centers[long].T).T
+        result += norms_sq[:, None]
+        result += own
+        return result
+
     def _direct(self, index: Index | slice, centers: Float64) -> Float64:
         """Squared distances of rows, each to its own or all to the same centre."""
         difference = self.raw(index)
@@ -420,14 +450,10 @@ class Points:
         # NumPy sums pairwise in the same order on every processor; einsum does not.
         return np.square(difference, out=difference).sum(axis=1)
 
-    def _exact_products(self, a: Any, b: Any) -> Float64:
-        """Exact row-wise dot products of whole numbers; `b` may be a single row."""
-        result = np.zeros(len(a))
-        for start in range(0, self.d, self._exact_width):
-            part = slice(start, start + self._exact_width)
-            left, right = a[:, part], b[..., part]
-            result += product(left, right) if right.ndim == 1 else np.vecdot(left, right)
-        return result
+    def _exact_products(self, a: Any, b: Any) -> Any:
+        """Exact products of rows of whole numbers with a column, or with several."""
+        parts = self._exact_features
+        return sum(product(a[:, part], b[part]).astype(np.float64) for part in parts)
 
 
 def _reach(low: Float64, high: Float64, origin: Float64) -> float:
