@@ -14,9 +14,9 @@ from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels, Poin
 from mnist_kmeans_mlx.engine.sketch import TURNING_WIDTH, TurningSketch
 
 # Bytes of float32 rows that a core works on at once: with their scores they stay in its cache.
-BLOCK = 2 << 20
+BLOCK = 4 << 20
 # With fewer centres than this, or in a sketch, a row is compared with its own no more quickly than
-# with all.
+# with all; and kernels for AVX-512 multiply by so few more quickly than so few by rows.
 FEW = 48
 # With more, bounds to each are worth what it takes to keep them, even beside a sketch.
 MANY = 128
@@ -291,7 +291,11 @@ class _Look:
         """Scores ``(k, m)`` of rows, or lower bounds of them."""
         # A row for each centre: to compare whole rows is several times as quick as to look along
         # columns.
-        scores: Float32 = product(self.factor.T, block.T)
+        scores: Float32
+        if self.factor.shape[1] < FEW:
+            scores = np.ascontiguousarray(product(block, self.factor).T)
+        else:
+            scores = product(self.factor.T, block.T)
         if self.constant is not None:
             scores += self.constant[:, None]
         return scores
