@@ -36,7 +36,7 @@ from sklearn.utils.validation import (
 from mnist_kmeans_mlx import device as devices
 from mnist_kmeans_mlx.datasets.sources import open_rows
 from mnist_kmeans_mlx.distributed import current
-from mnist_kmeans_mlx.engine import pairwise, seeding, sphere
+from mnist_kmeans_mlx.engine import lots, pairwise, seeding, sphere
 from mnist_kmeans_mlx.engine.assignment import FullAssignment
 from mnist_kmeans_mlx.engine.distances import Codebook, inertia
 from mnist_kmeans_mlx.engine.points import Float64, Labels, Points
@@ -47,8 +47,12 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 # Kept as they come: the engine converts a block at a time, and narrow rows stay narrow.
 NARROW = (np.bool_, np.uint8, np.int8, np.uint16, np.int16, np.float16)
 
-# How the rows to start from are chosen, by the name of the function in `seeding`.
-SEEDING = {"k-means++": "plus_plus", "k-means||": "parallel", "random": "random_rows"}
+# How the rows to start from are chosen: a function of one of these modules.
+SEEDING = {
+    "k-means++": (seeding, "plus_plus"),
+    "k-means||": (seeding, "parallel"),
+    "random": (lots, "random_rows"),
+}
 
 # What fitted centres are asked about goes to the device in blocks of this size.
 BLOCK_BYTES = 256 << 20
@@ -268,7 +272,7 @@ class BaseKMeans(
     ) -> Float64:
         """Centres to start from; a callable `init` is shown rows that `mean` is taken from."""
         if isinstance(init, str):
-            draw = getattr(seeding, SEEDING[init])
+            draw = getattr(*SEEDING[init])
             return points.pick(draw(points, n_clusters, random_state, **options))
         if not callable(init):
             centers: Float64 = init

@@ -25,7 +25,7 @@ from mnist_kmeans_mlx.base import BaseKMeans, center_dtype, checked_weights, fro
 from mnist_kmeans_mlx.datasets.sources import Batches, check_finite, from_memmap
 from mnist_kmeans_mlx.device import Device
 from mnist_kmeans_mlx.distributed import Group, current
-from mnist_kmeans_mlx.engine import seeding, sphere
+from mnist_kmeans_mlx.engine import seeding, sphere, together
 from mnist_kmeans_mlx.engine.assignment import bounds_bytes
 from mnist_kmeans_mlx.engine.lloyd import NO_LABELS, Observer, Run, State, lloyd
 from mnist_kmeans_mlx.engine.points import Float64, Points
@@ -330,12 +330,12 @@ n_features), default="k-means++"
         if at.state is not None:
             ready[at.restart] = at.state, random_state.get_state(legacy=False)
         left = range(at.restart + len(ready), self._n_init)
-        if knows_nearest and seeding.together_pays(points, k, len(left)):
+        if knows_nearest and together.pays(points, k, len(left)):
             sources, positions = [], []
             for _ in left:
                 sources.append(seeding.split(random_state, k))
                 positions.append(random_state.get_state(legacy=False))
-            found = seeding.plus_plus_together(points, k, sources)
+            found = together.plus_plus(points, k, sources)
             starts = [State.first(points.pick(rows), labels) for rows, labels in found]
             ready.update(zip(left, zip(starts, positions, strict=True), strict=True))
         return seed

@@ -42,10 +42,10 @@ LAYERS = [
     {"threads"},
 ]
 ENGINE_LAYERS = [
-    {"engine.restarts"},
+    {"engine.restarts", "engine.together"},
     {"engine.lloyd", "engine.minibatch", "engine.seeding"},
     {"engine.assignment", "engine.centroids"},
-    {"engine.distances", "engine.pairwise", "engine.sphere"},
+    {"engine.distances", "engine.lots", "engine.pairwise", "engine.sphere"},
     {"engine.points"},
     {"engine.exact", "engine.sketch"},
 ]

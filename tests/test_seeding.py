@@ -7,14 +7,9 @@ from sklearn.cluster import kmeans_plusplus
 from sklearn.utils.extmath import row_norms
 
 from mnist_kmeans_mlx.device import resolve
+from mnist_kmeans_mlx.engine.lots import random_rows
 from mnist_kmeans_mlx.engine.points import Points
-from mnist_kmeans_mlx.engine.seeding import (
-    plus_plus,
-    plus_plus_together,
-    random_rows,
-    split,
-    together_pays,
-)
+from mnist_kmeans_mlx.engine.seeding import plus_plus, split
 
 
 def sklearn_seeds(rows, k, seed, weights=None):
@@ -87,37 +82,6 @@ def test_draws_can_be_taken_before_they_are_needed(k, generator, device):
     assert one.random_sample() == other.random_sample() == own.random_sample()
 
 
-@pytest.mark.parametrize("weights", ["none", "whole", "any"])
-@pytest.mark.parametrize(
-    ("low", "high", "d"), [(0, 30, 40), (0, 256, 784), (-120, 120, 784), (0, 3, 4)]
-)
-def test_together_it_chooses_what_it_chooses_alone(low, high, d, weights, device):
-    rng = np.random.default_rng(0)
-    rows = rng.integers(low, high, size=(700, d)).astype(np.int16 if low < 0 else np.uint8)
-    given = {"none": None, "whole": rng.integers(0, 3, 700).astype(float), "any": rng.random(700)}
-    points = Points(rows, resolve(device), given[weights])
-    assert points.products_are_exact
-    # Of such long rows only parts have exact products.
-    assert (points.largest_norm_sq > 1 << 24) == (high == 256)
-    found = plus_plus_together(points, 15, [np.random.RandomState(seed) for seed in range(5)])
-    assert len(found) == 5
-    for seed, (chosen, nearest) in enumerate(found):
-        alone = np.empty(700, dtype=np.int32)
-        expected = plus_plus(points, 15, np.random.RandomState(seed), nearest=alone)
-        np.testing.assert_array_equal(chosen, expected)
-        np.testing.assert_array_equal(nearest, alone)
-
-
-def test_together_only_where_it_is_exact_and_fits():
-    rows = np.random.default_rng(0).integers(0, 256, size=(500, 16)).astype(np.uint8)
-    points = Points(rows, resolve("cpu"))
-    assert together_pays(points, 20, 10)
-    assert not together_pays(points, 20, 3)
-    points.spare = 8 * 500 * 10 * 6 - 1
-    assert not together_pays(points, 20, 10)
-    assert not together_pays(Points(rows / 255, resolve("cpu")), 20, 10)
-
-
 def test_zero_weights_never_seed(device):
     rows = oracle.make_rows("normal", 200, 4, 0)
     weights = np.zeros(200)
@@ -126,14 +90,6 @@ def test_zero_weights_never_seed(device):
         points = Points(rows, resolve(device), weights)
         for draw in (plus_plus, random_rows):
             assert (draw(points, 12, np.random.RandomState(seed)) % 9 == 0).all()
-
-
-def test_random_rows_are_different_and_sklearns(device):
-    points = Points(oracle.make_rows("normal", 50, 3, 0), resolve(device))
-    chosen = random_rows(points, 50, np.random.RandomState(5))
-    assert len(set(chosen)) == 50
-    expected = np.random.RandomState(5).choice(50, 50, replace=False, p=np.full(50, 1 / 50))
-    np.testing.assert_array_equal(chosen, expected)
 
 
 def test_more_seeds_than_different_rows(device):

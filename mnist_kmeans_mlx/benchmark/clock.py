@@ -51,9 +51,9 @@ def watch_engine(stopwatch: Stopwatch) -> None:
     when rows are uploaded, are given a clock. The loop tells its iterations through its observer;
     what follows the last one is the final pass.
     """
-    from mnist_kmeans_mlx.engine import lloyd, points, seeding
+    from mnist_kmeans_mlx.engine import lloyd, lots, points, seeding, together
 
-    for seed in (seeding.plus_plus, seeding.plus_plus_together, seeding.random_rows):
+    for seed in (seeding.plus_plus, together.plus_plus, lots.random_rows):
         _replace(seed, _timed(seed, "seeding", stopwatch))
     _replace(lloyd.lloyd, _timed_loop(lloyd.lloyd, stopwatch))
     upload = vars(points.Points).get("array")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from copy import deepcopy
 from operator import itemgetter
-from typing import Literal
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, host_view, slices
 from mnist_kmeans_mlx.engine.assignment import FullAssignment
 from mnist_kmeans_mlx.engine.distances import Codebook
 from mnist_kmeans_mlx.engine.exact import BLOCK, Exact, joined
+from mnist_kmeans_mlx.engine.lots import Lots, first_row
 from mnist_kmeans_mlx.engine.points import Float64, Index, Labels, Points
 
 # Rounds of k-means||, and how many rows each draws for every centre.
@@ -22,89 +22,6 @@ DRAWS = 1 << 16
 
 # Of one block, the rows that a candidate comes closer to, how close, and what that saves.
 Gain = tuple[Index, Float64, Float64]
-
-
-class Lots:
-    """Rows to be drawn in proportion to a number of each, among all ranks.
-
-    Numbers are summed exactly: a draw finds the same row however the rows are shared out.
-
-    Parameters
-    ----------
-    points : Points
-        The rows.
-    exact : Exact
-        How to sum.
-    shares : ndarray of shape (n,), float64
-        A number, not negative, of each of this rank's rows.
-
-    Attributes
-    ----------
-    sums : ndarray of float64
-        Parts of the sum of all shares.
-    """
-
-    def __init__(self, points: Points, exact: Exact, shares: Float64) -> None:
-        self.points = points
-        self._exact, self._shares = exact, shares
-        blocks = [exact.split(shares[part]).sum(axis=1) for part in self._blocks()]
-        # Where each block ends; running sums within are made again for those that are drawn from.
-        self._ends = np.cumsum(np.reshape(blocks, (-1, exact.width)).T, axis=1)
-        own = self._ends[:, -1] if points.n else np.zeros(exact.width)
-        ranks = points.group.gather(own[None])
-        self.sums: Float64 = ranks.sum(axis=0)
-        self._before: Float64 = ranks[: points.group.rank].sum(axis=0)[:, None]
-        self._ends += self._before
-
-    def find(self, draws: Float64, side: Literal["left", "right"] = "left") -> Index:
-        """Numbers of the rows at which the running sum of shares reaches (or passes) each draw."""
-        block = np.searchsorted(joined(self._ends), draws, side=side)
-        below = np.minimum(block * BLOCK, self.points.n)
-        blocks = self._blocks()
-        for number in np.unique(block[block < len(blocks)]):
-            running = np.cumsum(self._exact.split(self._shares[blocks[number]]), axis=1)
-            running += self._before if number == 0 else self._ends[:, number - 1, None]
-            here = block == number
-            below[here] += np.searchsorted(joined(running), draws[here], side=side)
-        found: Index = self.points.group.sum(below)
-        return np.minimum(found, self.points.total - 1)
-
-    def _blocks(self) -> list[slice]:
-        return slices(self.points.n, BLOCK)
-
-
-def _first(points: Points, random_state: np.random.RandomState) -> Index:
-    """Number of one row, drawn by weight, as an array."""
-    weights = np.ones(points.n) if points.weights is None else points.weights
-    lots = Lots(points, points.exact(1, whole=True), weights)
-    draw = np.atleast_1d(random_state.random_sample())
-    return lots.find(draw * joined(lots.sums), side="right")
-
-
-def random_rows(points: Points, k: int, random_state: np.random.RandomState) -> Index:
-    """Draw `k` different rows, as scikit-learn's ``init="random"`` draws them.
-
-    Returns
-    -------
-    ndarray of int, shape (k,)
-        Numbers of rows, among those of all ranks.
-    """
-    shares = np.ones(points.n) if points.weights is None else points.weights.copy()
-    chosen = np.empty(0, dtype=np.intp)
-    exact = points.exact(1, whole=True)
-    if points.group.sum(np.count_nonzero(shares)) < k:
-        raise ValueError("Fewer non-zero entries in p than size")
-    # As `RandomState.choice` without replacement: what was drawn twice is drawn anew.
-    while len(chosen) < k:
-        lots = Lots(points, exact, shares)
-        draws = random_state.random_sample(k - len(chosen)) * joined(lots.sums)
-        found = lots.find(draws, side="right")
-        _, first = np.unique(found, return_index=True)
-        found = found[np.sort(first)]
-        chosen = np.concatenate([chosen, found])
-        mine = found - points.offset
-        shares[mine[(mine >= 0) & (mine < points.n)]] = 0
-    return chosen
 
 
 def parallel(points: Points, k: int, random_state: np.random.RandomState) -> Index:
@@ -135,7 +52,7 @@ def parallel(points: Points, k: int, random_state: np.random.RandomState) -> Ind
     B. Bahmani, B. Moseley, A. Vattani, R. Kumar and S. Vassilvitskii, *Scalable k-means++*,
     VLDB 2012.
     """
-    candidates = _first(points, random_state)
+    candidates = first_row(points, random_state)
     rows = points.pick(candidates)
     nearest = np.zeros(points.n, dtype=np.int32)
     closest = points.distances_sq(None, rows, nearest)
@@ -254,7 +171,7 @@ def plus_plus(
     trials = default_trials(k) if trials is None else trials
     weights = points.weights
     chosen = np.empty(k, dtype=np.intp)
-    chosen[:1] = _first(points, random_state)
+    chosen[:1] = first_row(points, random_state)
     closest = np.empty(points.n)
     if nearest is not None:
         nearest[:] = 0
@@ -264,7 +181,7 @@ def plus_plus(
         closest[part] = points.distances_sq_to(part, center)
 
     points.device.map(measure, points.host_parts())
-    exact = _exact_distances(points)
+    exact = exact_distances(points)
     for step in range(1, k):
         lots = Lots(points, exact, closest if weights is None else closest * weights)
         draws = random_state.uniform(size=trials) * joined(lots.sums)
@@ -278,103 +195,7 @@ def plus_plus(
     return chosen
 
 
-def together_pays(points: Points, k: int, n: int) -> bool:
-    """Whether `plus_plus_together` takes less time for `n` seedings than `plus_plus` for each."""
-    trials = default_trials(k)
-    # The more candidates a step has, the fewer rows come closer to any: measured on MNIST.
-    pays = n >= trials and points.products_are_exact and points.device.kind == "cpu"
-    fits = 8 * points.n * n * (trials + 2) <= points.spare
-    return bool(points.group.min(pays and fits))
-
-
-def plus_plus_together(
-    points: Points, k: int, sources: Sequence[np.random.RandomState]
-) -> list[tuple[Index, Labels]]:
-    """What `plus_plus` chooses from each of several sources, a step of all at a time.
-
-    A pass that converts rows once, and multiplies them with the candidates of all, takes less time
-    than to rule most of them out for each by itself.
-
-    Parameters
-    ----------
-    points : Points
-        The rows, of which products are exact.
-    k : int
-        How many to choose.
-    sources : sequence of numpy.random.RandomState
-        Sources of the draws.
-
-    Returns
-    -------
-    list of (ndarray of int, shape (k,), ndarray of int32, shape (n,))
-        For each source the numbers of the chosen rows, and which is nearest to each row, as
-        `plus_plus` finds them.
-    """
-    seedings = _Seedings(points, sources, default_trials(k))
-    steps = [seedings.keep_best(seedings.first())]
-    while len(steps) < k:
-        steps.append(seedings.keep_best(seedings.draw()))
-    return list(zip(np.transpose(steps), seedings.nearest, strict=True))
-
-
-class _Seedings:
-    """Several seedings, all at the same step.
-
-    Attributes
-    ----------
-    nearest : ndarray of shape (s, n), int32
-        For each seeding the step that chose the row nearest to each.
-    """
-
-    def __init__(
-        self, points: Points, sources: Sequence[np.random.RandomState], trials: int
-    ) -> None:
-        self.points, self.sources, self.trials = points, sources, trials
-        self.nearest = np.zeros((len(sources), points.n), dtype=np.int32)
-        self._exact = _exact_distances(points)
-        # Squared distances to the rows chosen so far, and with each candidate as well.
-        self._closest = np.full((len(sources), points.n), np.inf)
-        self._left = np.empty((len(sources), trials, points.n))
-        self._step = 0
-
-    def first(self) -> Index:
-        """Numbers ``(s, 1)`` of the rows to begin with."""
-        return np.stack([_first(self.points, source) for source in self.sources])
-
-    def draw(self) -> Index:
-        """Numbers ``(s, t)`` of candidates."""
-        drawn, weights = [], self.points.weights
-        for source, closest in zip(self.sources, self._closest, strict=True):
-            lots = Lots(self.points, self._exact, closest if weights is None else closest * weights)
-            drawn.append(lots.find(source.uniform(size=self.trials) * joined(lots.sums)))
-        return np.stack(drawn)
-
-    def keep_best(self, candidates: Index) -> Index:
-        """Choose the candidate of each seeding that leaves the smallest potential."""
-        points, weights, exact = self.points, self.points.weights, self._exact
-        rows, left = points.pick(candidates.ravel()), self._left[:, : candidates.shape[1]]
-
-        def measure(part: slice) -> Float64:
-            own = left[:, :, part]
-            distances = points.distances_sq_to_each(part, rows).reshape(own.shape)
-            np.minimum(distances, self._closest[:, None, part], out=own)
-            return exact.split(own if weights is None else own * weights[part]).sum(axis=-1)
-
-        # Twice as many rows as in float64 are in float32.
-        sums = points.device.map(measure, slices(points.n, 2 * points.host_step))
-        best = joined(exact.over(points.group, np.sum(sums, axis=0))).argmin(axis=1)
-
-        def keep(seeding: int) -> None:
-            after, before = left[seeding, best[seeding]], self._closest[seeding]
-            self.nearest[seeding, after < before] = self._step
-            before[:] = after
-
-        points.device.map(keep, range(len(best)))
-        self._step += 1
-        return candidates[np.arange(len(best)), best]
-
-
-def _exact_distances(points: Points) -> Exact:
+def exact_distances(points: Points) -> Exact:
     """How to sum weighted squared distances between rows."""
     # No two rows are further from one another than twice the largest norm.
     reach = 4 * float(points.group.max(points.largest_norm_sq)) * (1 + 1e-9)

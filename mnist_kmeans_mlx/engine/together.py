@@ -1,0 +1,109 @@
+"""Seeds of several restarts at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mnist_kmeans_mlx.device import slices
+from mnist_kmeans_mlx.engine.exact import joined
+from mnist_kmeans_mlx.engine.lots import Lots, first_row
+from mnist_kmeans_mlx.engine.points import Float64, Index, Labels, Points
+from mnist_kmeans_mlx.engine.seeding import default_trials, exact_distances
+
+
+def pays(points: Points, k: int, n: int) -> bool:
+    """Whether `n` seedings can be made together, in less time than one by one."""
+    trials = default_trials(k)
+    fits = 8 * points.n * n * (trials + 2) <= points.spare
+    able = fits and points.products_are_exact and points.device.kind == "cpu"
+    # With many centres few rows come closer to any candidate. Measured on MNIST.
+    return bool(points.group.min(able and n >= trials))
+
+
+def plus_plus(
+    points: Points, k: int, sources: Sequence[np.random.RandomState]
+) -> list[tuple[Index, Labels]]:
+    """What `seeding.plus_plus` chooses from each of several sources, a step of all at a time.
+
+    A pass that converts rows once, and multiplies them with the candidates of all, takes less time
+    than to rule most of them out for each by itself.
+
+    Parameters
+    ----------
+    points : Points
+        The rows, of which products are exact.
+    k : int
+        How many to choose.
+    sources : sequence of numpy.random.RandomState
+        Sources of the draws.
+
+    Returns
+    -------
+    list of (ndarray of int, shape (k,), ndarray of int32, shape (n,))
+        For each source the numbers of the chosen rows, and which is nearest to each row, as
+        `seeding.plus_plus` finds them.
+    """
+    seedings = _Seedings(points, sources, default_trials(k))
+    steps = [seedings.keep_best(seedings.first())]
+    while len(steps) < k:
+        steps.append(seedings.keep_best(seedings.draw()))
+    return list(zip(np.transpose(steps), seedings.nearest, strict=True))
+
+
+class _Seedings:
+    """Several seedings, all at the same step.
+
+    Attributes
+    ----------
+    nearest : ndarray of shape (s, n), int32
+        For each seeding the step that chose the row nearest to each.
+    """
+
+    def __init__(
+        self, points: Points, sources: Sequence[np.random.RandomState], trials: int
+    ) -> None:
+        self.points, self.sources, self.trials = points, sources, trials
+        self.nearest = np.zeros((len(sources), points.n), dtype=np.int32)
+        self._exact = exact_distances(points)
+        # Squared distances to the rows chosen so far, and with each candidate as well.
+        self._closest = np.full((len(sources), points.n), np.inf)
+        self._left = np.empty((len(sources), trials, points.n))
+        self._step = 0
+
+    def first(self) -> Index:
+        """Numbers ``(s, 1)`` of the rows to begin with."""
+        return np.stack([first_row(self.points, source) for source in self.sources])
+
+    def draw(self) -> Index:
+        """Numbers ``(s, t)`` of candidates."""
+        drawn, weights = [], self.points.weights
+        for source, closest in zip(self.sources, self._closest, strict=True):
+            lots = Lots(self.points, self._exact, closest if weights is None else closest * weights)
+            drawn.append(lots.find(source.uniform(size=self.trials) * joined(lots.sums)))
+        return np.stack(drawn)
+
+    def keep_best(self, candidates: Index) -> Index:
+        """Choose the candidate of each seeding that leaves the smallest potential."""
+        points, weights, exact = self.points, self.points.weights, self._exact
+        rows, left = points.pick(candidates.ravel()), self._left[:, : candidates.shape[1]]
+
+        def measure(part: slice) -> Float64:
+            own = left[:, :, part]
+            distances = points.distances_sq_to_each(part, rows).reshape(own.shape)
+            np.minimum(distances, self._closest[:, None, part], out=own)
+            return exact.split(own if weights is None else own * weights[part]).sum(axis=-1)
+
+        # Twice as many rows as in float64 are in float32.
+        sums = points.device.map(measure, slices(points.n, 2 * points.host_step))
+        best = joined(exact.over(points.group, np.sum(sums, axis=0))).argmin(axis=1)
+
+        def keep(seeding: int) -> None:
+            after, before = left[seeding, best[seeding]], self._closest[seeding]
+            self.nearest[seeding, after < before] = self._step
+            before[:] = after
+
+        points.device.map(keep, range(len(best)))
+        self._step += 1
+        return candidates[np.arange(len(best)), best]
