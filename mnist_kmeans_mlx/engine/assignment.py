@@ -16,7 +16,7 @@ from mnist_kmeans_mlx.engine.sketch import TURNING_WIDTH, TurningSketch
 # Bytes of float32 rows that a core works on at once: with their scores they stay in its cache.
 BLOCK = 4 << 20
 # With fewer centres than this, or in a sketch, a row is compared with its own no more quickly than
-# with all; and kernels for AVX-512 multiply by so few more quickly than so few by rows.
+# with all.
 FEW = 48
 # With more, bounds to each are worth what it takes to keep them, even beside a sketch.
 MANY = 128
@@ -293,6 +293,7 @@ class _Look:
         # columns.
         scores: Float32
         if self.factor.shape[1] < FEW:
+            # To turn so narrow a product around takes less than AVX-512 kernels gain by it.
             scores = np.ascontiguousarray(product(block, self.factor).T)
         else:
             scores = product(self.factor.T, block.T)
