@@ -331,13 +331,12 @@ n_features), default="k-means++"
             ready[at.restart] = at.state, random_state.get_state(legacy=False)
         left = range(at.restart + len(ready), self._n_init)
         if knows_nearest and together.pays(points, k, len(left)):
-            sources, positions = [], []
-            for _ in left:
-                sources.append(seeding.split(random_state, k))
-                positions.append(random_state.get_state(legacy=False))
-            found = together.plus_plus(points, k, sources)
-            starts = [State.first(points.pick(rows), labels) for rows, labels in found]
-            ready.update(zip(left, zip(starts, positions, strict=True), strict=True))
+            drawn = [
+                (seeding.split(random_state, k), random_state.get_state(legacy=False)) for _ in left
+            ]
+            found = together.plus_plus(points, k, [source for source, _ in drawn])
+            for restart, (_, position), (rows, labels) in zip(left, drawn, found, strict=True):
+                ready[restart] = State.first(points.pick(rows), labels), position
         return seed
 
     def _points(self, X: Any, device: Device, weights: Float64 | None, group: Group) -> Points:

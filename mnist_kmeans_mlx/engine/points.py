@@ -408,30 +408,23 @@ class Points:
         """
         if not self.products_are_exact:
             return self._direct(index, row)
-        center = row - self.origin
-        norm_sq = np.square(center).sum()
-        rows, center = self._narrow(index), center.astype(np.float32)
-        # No sum of some of the features' products exceeds the product of the norms.
-        if norm_sq * self.largest_norm_sq <= EXACT_FLOAT32**2:
-            products = product(rows, center).astype(np.float64)
-        else:
-            products = self._exact_products(rows, center)
-        return self.norms_sq[index] - 2 * products + norm_sq
+        distances: Float64 = self.distances_sq_to_each(index, row[None])[0]
+        return distances
 
-    def distances_sq_to_each(self, part: slice, rows: Float64) -> Float64:
-        """Squared distances ``(c, m)`` of consecutive rows to each of some rows, in one product.
+    def distances_sq_to_each(self, index: Index | slice, rows: Float64) -> Float64:
+        """Squared distances ``(c, m)`` of chosen rows to each of some rows, in one product.
 
         Exact. Only where `products_are_exact`; computed by the calling thread.
 
         Parameters
         ----------
-        part : slice
-            The rows, of this rank's.
+        index : ndarray of int, shape (m,), or slice
+            The rows, of this rank's; at least one.
         rows : ndarray of shape (c, d), float64
             Rows of any rank, as given.
         """
-        block, centers = self._narrow(part), (rows - self.origin).astype(np.float32)
-        norms_sq, own = np.vecdot(centers, centers.astype(np.float64)), self.norms_sq[part]
+        block, centers = self._narrow(index), (rows - self.origin).astype(np.float32)
+        norms_sq, own = np.vecdot(centers, centers.astype(np.float64)), self.norms_sq[index]
         result = np.empty((len(centers), len(block)))
         result[:] = product(block, -2 * centers.T).T
         # No sum of some of the features' products exceeds the product of the norms.
