@@ -68,6 +68,11 @@ class Device:
         """``"gpu"`` or ``"cpu"``."""
         return "cpu" if self.kind == "cpu" else "gpu"
 
+    @property
+    def is_host(self) -> bool:
+        """Whether NumPy computes where it does, and no less exactly."""
+        return self.kind == "cpu" and self.input_roundoff == 0
+
     def matmul(self, a: mx.array, b: mx.array) -> mx.array:
         """Matrix product of two float32 arrays, ``(m, d) @ (d, k)``."""
         if self.host_matmul:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import mlx.core as mx
 import numpy as np
 
-from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, host_view, product, slices
+from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, host_view, slices
+from mnist_kmeans_mlx.engine.comparison import (
+    FEW,
+    Comparison,
+    two_smallest,
+    two_smallest_of_columns,
+)
 from mnist_kmeans_mlx.engine.distances import Codebook, decide
 from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels, Points
-from mnist_kmeans_mlx.engine.sketch import TURNING_WIDTH, TurningSketch
 
 # Bytes of float32 rows that a core works on at once: with their scores they stay in its cache.
 BLOCK = 4 << 20
-# With fewer centres than this, or in a sketch, a row is compared with its own no more quickly than
-# with all.
-FEW = 48
-# With more, bounds to each are worth what it takes to keep them, even beside a sketch.
+# With more centres, to look along scores of a row takes no longer than to compare those of a
+# centre with those of another, and a few centres are a small part of all.
 MANY = 128
+# Wider rows or sketches take longer to compare with a centre than to look a bound up.
+WIDE = 128
 
 
 class Assignment(Protocol):
@@ -44,7 +48,10 @@ def make_assignment(points: Points, k: int, algorithm: str, settled: bool = Fals
 
 def bounds_bytes(points: Points, k: int) -> int:
     """What a rich `BoundedAssignment` keeps of all rows."""
-    return 4 * points.n * (k + max(k, TURNING_WIDTH))
+    sketch = points.turning_width(k)
+    each = k if (sketch or points.d) > WIDE else 0
+    # And label, norm and two bounds.
+    return 4 * points.n * (4 + sketch + each)
 
 
 class FullAssignment:
@@ -57,11 +64,10 @@ class FullAssignment:
     def __init__(self, points: Points) -> None:
         self.points = points
         self.rechecked = 0
-        self._on_host = points.device.kind == "cpu" and points.device.input_roundoff == 0
 
     def __call__(self, codebook: Codebook) -> Labels:
         points = self.points
-        if self._on_host:
+        if points.device.is_host:
             host = BoundedAssignment(points, codebook.k, rich=False)
             labels = host(codebook)
             self.rechecked += host.rechecked
@@ -98,8 +104,13 @@ class BoundedAssignment:
     one step, for which it is as good as the rows; the more centres move since, the more rows it
     leaves open, until as many were compared in full as it takes to turn it to where they are.
 
-    Without a sketch, or with many centres, rows keep lower bounds of the distances to each of the
-    others too (C. Elkan, *Using the triangle inequality to accelerate k-means*, ICML 2003).
+    Where a comparison is dear, rows keep lower bounds of the distances to each of the others too
+    (C. Elkan, *Using the triangle inequality to accelerate k-means*, ICML 2003).
+
+    With neither, what is open is compared with those few centres first that moved farthest: how
+    far the others came bounds how near they can be. (T. Kaukoranta, P. Fränti and O. Nevalainen,
+    *A fast exact GLA based on code vector activity detection*, IEEE Trans. Image Processing 2000,
+    compare only with centres that moved at all.)
 
     Works on the host, in blocks of rows that stay in a core's cache.
 
@@ -125,8 +136,10 @@ class BoundedAssignment:
         self._norms_sq = points.norms_sq.astype(np.float32)
         self._upper, self._nearest_other = np.empty((2, points.n), dtype=np.float32)
         self._sketch = points.turning_sketch(k) if rich else None
-        each = rich and (self._sketch is None or k > MANY)
+        width = points.d if self._sketch is None else self._sketch.rows.shape[1]
+        each = rich and width > WIDE
         self._lower = np.empty((points.n, k), dtype=np.float32) if each else None
+        self._movers = k // 8 if self._sketch is None and not each and k > MANY else 0
         self._drift = np.zeros(k)
         self._largest_drift = 0.0
         self._previous: Float64 | None = None
@@ -136,25 +149,22 @@ class BoundedAssignment:
 
     def __call__(self, codebook: Codebook) -> Labels:
         points = self.points
-        first = self._previous is None
-        if self._previous is not None:
-            moved = (codebook.centers - self._previous) * points.scale
-            drift = np.sqrt(np.square(moved).sum(axis=1)) * (1 + 1e-6)
-            self._drift += drift
-            self._largest_drift += float(drift.max())
+        step, first = self._step(codebook), self._previous is None
         self._previous = codebook.centers
-        step = _Step(codebook, self._drift, self._largest_drift, points)
-        whole, sketched = _look(codebook), None
+        whole, sketched = Comparison.whole(codebook), None
         if self._sketch is not None and self._settled:
             if self._left_open >= points.n:
                 codebook.turn(self._sketch)
                 self._left_open = 0
-            sketched = _sketched_look(codebook, self._sketch)
+            sketched = Comparison.sketched(codebook, self._sketch)
 
         def advance(part: slice) -> tuple[int, Index]:
-            rows = np.arange(part.start, part.stop)
-            if not first:
+            if first:
+                rows = np.arange(part.start, part.stop)
+            else:
                 rows = self._open(step, sketched or whole, part)
+                if self._movers:
+                    rows = self._compare_with_movers(step, whole, rows)
             if sketched is not None:
                 rows = self._compare(step, sketched, rows)
             return len(rows), self._compare(step, whole, rows)
@@ -173,7 +183,28 @@ class BoundedAssignment:
         self.rechecked += len(doubts)
         return self._labels.copy()
 
-    def _open(self, step: _Step, look: _Look, part: slice) -> Index:
+    def _step(self, codebook: Codebook) -> _Step:
+        """How far centres have come now."""
+        moved = np.zeros(self.k)
+        if self._previous is not None:
+            moved = np.square((codebook.centers - self._previous) * self.points.scale).sum(axis=1)
+            moved = np.sqrt(moved) * (1 + 1e-6)
+        before = self._largest_drift
+        self._drift += moved
+        self._largest_drift += float(moved.max())
+        order = np.argsort(-moved)
+        rest = before + moved[order[self._movers]]
+        largest = np.sqrt(self.points.largest_norm_sq) + codebook.largest_norm + self._largest_drift
+        return _Step(
+            self._drift.astype(np.float32),
+            np.float32(self._largest_drift),
+            order[: self._movers],
+            np.float32(rest),
+            np.float32(16 * FLOAT32_ROUNDOFF * largest),
+            self._previous is None or self._lower is not None or self.k > MANY,
+        )
+
+    def _open(self, step: _Step, look: Comparison, part: slice) -> Index:
         """Those rows whose bounds overlap now that the centres moved."""
         reach = np.take(step.drift, self._labels[part])
         reach += self._upper[part]
@@ -181,11 +212,12 @@ class BoundedAssignment:
         nearest = self._nearest_other[part] - step.largest_drift
         open_ = np.flatnonzero(nearest <= reach)
         rows = part.start + open_
-        if self._lower is None and (self.k < FEW or self._sketch is not None):
+        narrow = self.k < FEW or self._sketch is not None or self._movers > 0
+        if self._lower is None and narrow:
             return rows
         reach, nearest = reach[open_], nearest[open_]
         if self._lower is not None:
-            for part in self._blocks(len(rows), self.k):
+            for part in _blocks(len(rows), self.k):
                 lower = np.take(self._lower, rows[part], axis=0)
                 lower -= step.drift
                 lower.min(axis=1, out=nearest[part])
@@ -196,150 +228,99 @@ class BoundedAssignment:
             return rows
         own = self._labels[rows]
         upper = np.empty(len(rows), dtype=np.float32)
-        for part in self._blocks(len(rows), look.factor.shape[0]):
+        for part in _blocks(len(rows), look.factor.shape[0]):
             block, norms_sq = look.rows(rows[part]), self._norms_sq[rows[part]]
-            upper[part] = look.distances_to_own(block, own[part], norms_sq)
+            scores = look.scores_with_own(block, own[part])
+            upper[part] = look.upper(scores, norms_sq, look.error(norms_sq))
         self._upper[rows] = upper - step.drift[own]
         return rows[nearest <= upper + step.slack]
 
-    def _compare(self, step: _Step, look: _Look, rows: Index) -> Index:
+    def _compare_with_movers(self, step: _Step, look: Comparison, rows: Index) -> Index:
+        """Compare rows with their own centre and those that moved farthest, and renew bounds.
+
+        Returns rows that may be nearer to another.
+        """
+        norms_sq, label = self._norms_sq[rows], self._labels[rows]
+        error = look.error(norms_sq)
+        best, second = np.empty((2, len(rows)), dtype=np.float32)
+        place = np.full(self.k, -1)
+        place[step.movers] = np.arange(len(step.movers))
+        for part in _blocks(len(rows), look.factor.shape[0], len(step.movers)):
+            block = look.rows(rows[part])
+            own = look.scores_with_own(block, label[part])
+            scores = look.scores_of_some(block, step.movers)
+            mover = place[label[part]]
+            moved = np.flatnonzero(mover >= 0)
+            scores[mover[moved], moved] = np.inf
+            nearest = scores.min(axis=0)
+            best[part], second[part] = np.minimum(own, nearest), np.maximum(own, nearest)
+            changed = np.flatnonzero(nearest < own)
+            number, _, third = two_smallest(np.ascontiguousarray(scores.T[changed]))
+            changed += part.start
+            label[changed] = step.movers[number]
+            second[changed] = np.minimum(second[changed], third)
+        upper = look.upper(best, norms_sq, error)
+        others = self._nearest_other[rows] - step.rest_drift
+        open_ = (second <= best + 2 * error) | (others <= upper + step.slack)
+        self._labels[rows] = label
+        self._upper[rows] = upper - step.drift[label]
+        nearest = np.minimum(look.lower(second, norms_sq, error), others)
+        self._nearest_other[rows] = nearest + step.largest_drift
+        return rows[open_]
+
+    def _compare(self, step: _Step, look: Comparison, rows: Index) -> Index:
         """Compare rows with all centres and renew their bounds; return those left open."""
         norms_sq, label = self._norms_sq[rows], self._labels[rows]
         error = look.error(norms_sq)
         best, second = np.empty((2, len(rows)), dtype=np.float32)
-        for part in self._blocks(len(rows), look.factor.shape[0]):
+        for part in _blocks(len(rows), *look.factor.shape):
             block = look.rows(rows[part])
-            scores = look.scores(block)
-            best[part], second[part] = _two_smallest(scores, label[part])
+            scores = look.scores(block, step.by_row)
+            if step.by_row:
+                label[part], best[part], second[part] = two_smallest(scores)
+            else:
+                found = two_smallest_of_columns(scores, label[part])
+                label[part], best[part], second[part] = found
             if look.rest is not None:
                 best[part] += look.width(block, label[part])
             if self._lower is not None:
-                lower = look.lower(scores, norms_sq[part], error[part])
-                lower += step.drift[:, None]
-                self._lower[rows[part]] = lower.T
+                lower = look.lower(scores, norms_sq[part, None], error[part, None])
+                lower += step.drift
+                self._lower[rows[part]] = lower
         open_ = second <= best + 2 * error
         self._labels[rows] = label
         self._upper[rows] = look.upper(best, norms_sq, error) - step.drift[label]
         self._nearest_other[rows] = look.lower(second, norms_sq, error) + step.largest_drift
         return rows[open_]
 
-    def _blocks(self, n: int, width: int) -> list[slice]:
-        """Slices of `n` rows of which float32 copies and products stay in cache."""
-        size = max(1, BLOCK // (4 * max(width, self.k)))
-        return slices(n, size)
+
+def _blocks(n: int, *widths: int) -> list[slice]:
+    """Slices of `n` rows of which float32 numbers of these widths stay in cache."""
+    return slices(n, max(1, BLOCK // (4 * max(widths))))
 
 
-def _two_smallest(scores: Float32, label: Labels) -> tuple[Float32, Float32]:
-    """The smallest of each column, which becomes infinite, and the next.
+class _Step(NamedTuple):
+    """How far the centres have come.
 
-    `label`, a guess that is right for most columns, becomes where the smallest is.
-    """
-    columns, best = np.arange(len(label)), scores.min(axis=0)
-    wrong = np.flatnonzero(best < scores[label, columns])
-    label[wrong] = np.take(scores, wrong, axis=1).argmin(axis=0)
-    scores[label, columns] = np.inf
-    return best, scores.min(axis=0)
-
-
-class _Step:
-    """How far the centres have come."""
-
-    def __init__(
-        self, codebook: Codebook, drift: Float64, largest_drift: float, points: Points
-    ) -> None:
-        self.drift = drift.astype(np.float32)
-        self.largest_drift = np.float32(largest_drift)
-        # Bounds and drifts are sums of numbers below this, each rounded a few times.
-        largest = np.sqrt(points.largest_norm_sq) + codebook.largest_norm + largest_drift
-        self.slack = np.float32(16 * FLOAT32_ROUNDOFF * largest)
-
-
-class _Look:
-    """Centres of one step as rows, or a sketch of them, are compared with, and what that tells.
-
-    Parameters
+    Attributes
     ----------
-    rows : callable
-        Gives what stands for rows of an index, shape ``(m, w)``.
-    factor : ndarray of shape (w, k), float32
-        What stands for the centres.
-    constant : ndarray of shape (k,), float32, or None
-        What products lack to be scores.
-    rest : ndarray of shape (k,), float32, or None
-        Where products are lower bounds of scores: what times the last but one column of a row is
-        how far below they can be.
-    tolerance : tuple of float
-        Slope and constant of the rounding, as in `Codebook.tolerance`.
-    largest_norm : float
-        Of a centre.
+    drift : ndarray of shape (k,), float32
+        How far each did in all steps.
+    largest_drift : float32
+        What the longest ways of all steps add up to.
+    movers : ndarray of int
+        Those that moved farthest in this one, the farthest first.
+    rest_drift : float32
+        As `largest_drift`, if `movers` had not moved in this one.
+    slack : float32
+        Bounds and drifts are sums of numbers that are rounded a few times: at most how far off.
+    by_row : bool
+        Whether the scores of a row are to stand side by side.
     """
 
-    def __init__(
-        self,
-        rows: Callable[[Index], Float32],
-        factor: Float32,
-        constant: Float32 | None,
-        rest: Float32 | None,
-        tolerance: tuple[float, float],
-        largest_norm: float,
-    ) -> None:
-        self.rows, self.factor, self.constant, self.rest = rows, factor, constant, rest
-        self._slope, self._constant = (np.float32(x) for x in tolerance)
-        self._largest = np.float32(largest_norm)
-
-    def scores(self, block: Float32) -> Float32:
-        """Scores ``(k, m)`` of rows, or lower bounds of them."""
-        # A row for each centre: to compare whole rows is several times as quick as to look along
-        # columns.
-        scores: Float32
-        if self.factor.shape[1] < FEW:
-            # To turn so narrow a product around takes less than AVX-512 kernels gain by it.
-            scores = np.ascontiguousarray(product(block, self.factor).T)
-        else:
-            scores = product(self.factor.T, block.T)
-        if self.constant is not None:
-            scores += self.constant[:, None]
-        return scores
-
-    def width(self, block: Float32, label: Labels) -> Float32:
-        """How far the scores of rows with one centre each can be above their lower bounds."""
-        assert self.rest is not None
-        return block[:, -2] * self.rest[label]
-
-    def distances_to_own(self, rows: Float32, own: Labels, norms_sq: Float32) -> Float32:
-        """Upper bounds of the distances of rows to one centre each."""
-        scores = np.vecdot(rows, np.take(self.factor.T, own, axis=0))
-        scores += self.width(rows, own) if self.constant is None else self.constant[own]
-        return self.upper(scores, norms_sq, self.error(norms_sq))
-
-    def error(self, norms_sq: Float32) -> Float32:
-        """Bound of the error of a row's scores and of their sums with its squared norm."""
-        norms = np.sqrt(norms_sq)
-        rounding = 5 * np.float32(FLOAT32_ROUNDOFF) * np.square(norms + self._largest)
-        return self._slope * norms + self._constant + rounding
-
-    def upper(self, score: Float32, norms_sq: Float32, error: Float32) -> Float32:
-        """Upper bound of a distance."""
-        return np.sqrt(np.maximum(score + (norms_sq + error), 0))
-
-    def lower(self, score: Float32, norms_sq: Float32, error: Float32) -> Float32:
-        """Lower bound of a distance, which takes the place of the score."""
-        score += norms_sq - error
-        np.maximum(score, 0, out=score)
-        return np.sqrt(score, out=score)
-
-
-def _look(codebook: Codebook) -> _Look:
-    factor, constant = codebook.factor.T, codebook.constant
-    rows, norm = codebook.points.float32, codebook.largest_norm
-    return _Look(rows, factor, constant, None, codebook.tolerance, norm)
-
-
-def _sketched_look(codebook: Codebook, sketch: TurningSketch) -> _Look:
-    sketched = codebook.sketched(sketch)
-
-    def rows(index: Index) -> Float32:
-        return np.take(sketch.rows, index, axis=0)
-
-    factor, norm = sketched.factor, codebook.largest_norm
-    return _Look(rows, factor, None, -2 * factor[-2], sketched.tolerance, norm)
+    drift: Float32
+    largest_drift: np.float32
+    movers: Index
+    rest_drift: np.float32
+    slack: np.float32
+    by_row: bool

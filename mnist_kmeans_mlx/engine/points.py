@@ -247,9 +247,14 @@ class Points:
             return None
         return Sketch.make(self.float32, self.norms_sq, self.d, self.device)
 
+    def turning_width(self, k: int) -> int:
+        """Most columns of a sketch that turns to `k` centres; zero where none pays."""
+        pays = self.keep and self.n >= FEWEST_ROWS and 2 * k <= self.d
+        return max(k, TURNING_WIDTH) + 2 if pays else 0
+
     def turning_sketch(self, k: int) -> TurningSketch | None:
         """Narrow copy of the rows on axes that turn to `k` centres, where one pays."""
-        if not self.keep or self.n < FEWEST_ROWS or 2 * k > self.d:
+        if self.turning_width(k) == 0:
             return None
         fixed = max(0, TURNING_WIDTH - k)
         base = self.sketch if fixed else None

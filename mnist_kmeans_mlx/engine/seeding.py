@@ -10,6 +10,7 @@ import numpy as np
 
 from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, host_view, slices
 from mnist_kmeans_mlx.engine.assignment import FullAssignment
+from mnist_kmeans_mlx.engine.comparison import Comparison
 from mnist_kmeans_mlx.engine.distances import Codebook
 from mnist_kmeans_mlx.engine.exact import BLOCK, Exact, joined
 from mnist_kmeans_mlx.engine.lots import Lots, first_row
@@ -277,13 +278,20 @@ class _Candidates:
     def _look(self, part: slice) -> tuple[list[Index], Float64]:
         """For each candidate the rows that it may be closer to; least and most that it saves."""
         points, own = self.points, self.closest[part]
-        if self._sketch is None:
-            lower = host_view(self._codebook.scores(points.block(part))).T
-        else:
+        if self._sketch is not None:
             lower = self._sketch.lower_scores(self._factor, part)
+        elif points.device.is_host:
+            compared = Comparison.whole(self._codebook)
+            lower = compared.scores(points.float32(part), by_row=False)
+        else:
+            lower = host_view(self._codebook.scores(points.block(part))).T
         norms_sq, (slope, constant) = points.norms_sq[part], self._tolerance
-        error = slope * np.sqrt(norms_sq) + constant + 8 * FLOAT32_ROUNDOFF * (norms_sq + own)
-        reach = (own - norms_sq + error).astype(np.float32)
+        reach, norms = (own - norms_sq).astype(np.float32), np.sqrt(norms_sq).astype(np.float32)
+        # Also of the rounding of the norm and of `own`, which is at most that and `reach`.
+        unit = np.float32(8 * FLOAT32_ROUNDOFF)
+        error = norms * (np.float32(slope) + 2 * unit * norms)
+        error += unit * np.abs(reach) + np.float32(constant)
+        reach += error
         nears = [np.flatnonzero(close) for close in lower < reach]
         number, near = np.repeat(np.arange(len(nears)), [*map(len, nears)]), np.concatenate(nears)
         most = reach[near] - lower[number, near]

@@ -1,0 +1,139 @@
+"""Rows compared with centres in float32, and how far that can be from the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, product
+from mnist_kmeans_mlx.engine.distances import Codebook
+from mnist_kmeans_mlx.engine.points import Float32, Index, Labels
+from mnist_kmeans_mlx.engine.sketch import TurningSketch
+
+# With fewer centres than this, or in a sketch, a row is compared with its own no more quickly than
+# with all.
+FEW = 48
+
+
+class Comparison:
+    """Centres of one step as rows, or a sketch of them, are compared with, and what that tells.
+
+    Parameters
+    ----------
+    rows : callable
+        Gives what stands for rows of an index, shape ``(m, w)``.
+    factor : ndarray of shape (w, k), float32
+        What stands for the centres.
+    constant : ndarray of shape (k,), float32, or None
+        What products lack to be scores.
+    rest : ndarray of shape (k,), float32, or None
+        Where products are lower bounds of scores: what times the last but one column of a row is
+        how far below they can be.
+    tolerance : tuple of float
+        Slope and constant of the rounding, as in `Codebook.tolerance`.
+    largest_norm : float
+        Of a centre.
+    """
+
+    def __init__(
+        self,
+        rows: Callable[[Index], Float32],
+        factor: Float32,
+        constant: Float32 | None,
+        rest: Float32 | None,
+        tolerance: tuple[float, float],
+        largest_norm: float,
+    ) -> None:
+        self.rows, self.factor, self.constant, self.rest = rows, factor, constant, rest
+        self._slope, self._constant = (np.float32(x) for x in tolerance)
+        self._largest = np.float32(largest_norm)
+
+    @classmethod
+    def whole(cls, codebook: Codebook) -> Comparison:
+        """Of whole rows with the centres."""
+        factor, constant = codebook.factor.T, codebook.constant
+        rows, norm = codebook.points.float32, codebook.largest_norm
+        return cls(rows, factor, constant, None, codebook.tolerance, norm)
+
+    @classmethod
+    def sketched(cls, codebook: Codebook, sketch: TurningSketch) -> Comparison:
+        """Of sketched rows with the centres."""
+        sketched = codebook.sketched(sketch)
+
+        def rows(index: Index) -> Float32:
+            return np.take(sketch.rows, index, axis=0)
+
+        factor, norm = sketched.factor, codebook.largest_norm
+        return cls(rows, factor, None, -2 * factor[-2], sketched.tolerance, norm)
+
+    def scores_of_some(self, block: Float32, centers: Index) -> Float32:
+        """Scores ``(c, m)`` of whole rows with some of the centres."""
+        assert self.constant is not None
+        scores: Float32 = product(self.factor.T[centers], block.T)
+        scores += self.constant[centers, None]
+        return scores
+
+    def scores(self, block: Float32, by_row: bool) -> Float32:
+        """Scores ``(m, k)``, or if not `by_row` ``(k, m)``, of rows, or lower bounds of them."""
+        scores: Float32
+        if by_row:
+            scores = product(block, self.factor)
+        elif self.factor.shape[1] < FEW:
+            # To turn so narrow a product around takes less than AVX-512 kernels gain by it.
+            scores = np.ascontiguousarray(product(block, self.factor).T)
+        else:
+            scores = product(self.factor.T, block.T)
+        if self.constant is not None:
+            scores += self.constant if by_row else self.constant[:, None]
+        return scores
+
+    def scores_with_own(self, rows: Float32, own: Labels) -> Float32:
+        """Scores of rows with one centre each, or upper bounds of them."""
+        scores: Float32 = np.vecdot(rows, np.take(self.factor.T, own, axis=0))
+        scores += self.width(rows, own) if self.constant is None else self.constant[own]
+        return scores
+
+    def width(self, block: Float32, label: Labels) -> Float32:
+        """How far the scores of rows with one centre each can be above their lower bounds."""
+        assert self.rest is not None
+        return block[:, -2] * self.rest[label]
+
+    def error(self, norms_sq: Float32) -> Float32:
+        """Bound of the error of a row's scores and of their sums with its squared norm."""
+        norms = np.sqrt(norms_sq)
+        rounding = 5 * np.float32(FLOAT32_ROUNDOFF) * np.square(norms + self._largest)
+        return self._slope * norms + self._constant + rounding
+
+    def upper(self, score: Float32, norms_sq: Float32, error: Float32) -> Float32:
+        """Upper bound of a distance."""
+        return np.sqrt(np.maximum(score + (norms_sq + error), 0))
+
+    def lower(self, score: Float32, norms_sq: Float32, error: Float32) -> Float32:
+        """Lower bound of a distance, which takes the place of the score."""
+        score += norms_sq - error
+        np.maximum(score, 0, out=score)
+        return np.sqrt(score, out=score)
+
+
+def two_smallest(scores: Float32) -> tuple[Index, Float32, Float32]:
+    """Where the smallest of each row is, that, which becomes infinite, and the next."""
+    label = scores.argmin(axis=1)
+    place = label + np.arange(0, scores.size, scores.shape[1])
+    flat = scores.reshape(-1)
+    best = flat.take(place)
+    flat[place] = np.inf
+    return label, best, scores.min(axis=1)
+
+
+def two_smallest_of_columns(scores: Float32, label: Labels) -> tuple[Labels, Float32, Float32]:
+    """The same of each column. To compare rows with one another takes less than to look along.
+
+    `label` is a guess of where the smallest is that is right for most columns.
+    """
+    columns, best = np.arange(len(label)), scores.min(axis=0)
+    wrong = np.flatnonzero(best < scores[label, columns])
+    label = label.copy()
+    label[wrong] = np.take(scores, wrong, axis=1).argmin(axis=0)
+    scores[label, columns] = np.inf
+    return label, best, scores.min(axis=0)

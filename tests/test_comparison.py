@@ -1,0 +1,60 @@
+"""Scores of rows with centres, and the two smallest of many."""
+
+import numpy as np
+import oracle
+import pytest
+
+from mnist_kmeans_mlx.device import resolve
+from mnist_kmeans_mlx.engine.comparison import (
+    Comparison,
+    two_smallest,
+    two_smallest_of_columns,
+)
+from mnist_kmeans_mlx.engine.distances import Codebook
+from mnist_kmeans_mlx.engine.points import Points
+
+
+def smallest(scores):
+    """By sorting: a stable sort puts the first of equals first."""
+    order = np.argsort(scores, axis=1, kind="stable")
+    values = np.take_along_axis(scores, order, axis=1)
+    return order[:, 0], values[:, 0], values[:, 1]
+
+
+@pytest.mark.parametrize("n", [0, 1, 500])
+def test_the_two_smallest(n):
+    rng = np.random.default_rng(0)
+    # Whole numbers, so that many are equal.
+    scores = rng.integers(0, 30, size=(n, 40)).astype(np.float32)
+    label, best, second = smallest(scores)
+    for found in (
+        two_smallest(scores.copy()),
+        two_smallest_of_columns(scores.T.copy(), np.zeros(n, dtype=np.int32)),
+    ):
+        np.testing.assert_array_equal(found[1], best)
+        np.testing.assert_array_equal(found[2], second)
+    np.testing.assert_array_equal(two_smallest(scores.copy())[0], label)
+    # A right guess stands; of equals any is right.
+    guess = rng.integers(0, 40, size=n).astype(np.int32)
+    found, _, _ = two_smallest_of_columns(scores.T.copy(), guess)
+    np.testing.assert_array_equal(scores[np.arange(n), found], best)
+
+
+@pytest.mark.parametrize("k", [5, 60])
+def test_scores_are_those_of_float64_but_for_their_error(k, device):
+    rows = oracle.make_rows("normal", 300, 20, seed=0)
+    points = Points(rows, resolve(device))
+    codebook = Codebook(points, rows[:k])
+    compared = Comparison.whole(codebook)
+    index = np.arange(0, 300, 2)
+    norms_sq = points.norms_sq[index]
+    exact = oracle.distances_sq(rows[index], rows[:k]) * points.scale**2 - norms_sq[:, None]
+    error = compared.error(norms_sq.astype(np.float32))[:, None]
+    block = compared.rows(index)
+    by_row = compared.scores(block, by_row=True)
+    assert by_row.shape == (150, k)
+    some, own = np.array([3, 1]), np.arange(150, dtype=np.int32) % k
+    assert (abs(by_row - exact) <= error).all()
+    assert (abs(compared.scores(block, by_row=False).T - exact) <= error).all()
+    assert (abs(compared.scores_of_some(block, some).T - exact[:, some]) <= error).all()
+    assert (abs(compared.scores_with_own(block, own) - exact[np.arange(150), own]) <= error.T).all()
