@@ -287,7 +287,7 @@ class _Candidates:
             lower = host_view(self._codebook.scores(points.block(part))).T
         norms_sq, (slope, constant) = points.norms_sq[part], self._tolerance
         reach, norms = (own - norms_sq).astype(np.float32), np.sqrt(norms_sq).astype(np.float32)
-        # Also of the rounding of the norm and of `own`, which is at most that and `reach`.
+        # The squared norm and `own`, no larger than that and `reach` together, are rounded too.
         unit = np.float32(8 * FLOAT32_ROUNDOFF)
         error = norms * (np.float32(slope) + 2 * unit * norms)
         error += unit * np.abs(reach) + np.float32(constant)
