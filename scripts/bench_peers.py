@@ -429,7 +429,16 @@ def parse(argv):
     parser.add_argument("--quick", action="store_true", help="tiny data, to see that it works")
     parser.add_argument("--install", action="store_true", help="install the peers that are not")
     parser.add_argument("--venvs", type=Path, default=home, help=f"where (default {home})")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    for option, known in (
+        ("cases", QUICK_CASES if args.quick else CASES),
+        ("arms", make_arms(args.device, None)),
+    ):
+        for pattern in getattr(args, option).split(","):
+            if not bench.pick(known, pattern):
+                names = ", ".join(each.name for each in known)
+                parser.error(f"--{option}: nothing is called {pattern!r}; there are {names}.")
+    return args
 
 
 def main(argv=None):

@@ -50,6 +50,17 @@ def test_peers(tmp_path):
     assert rows["fit", "ours"]["n_iter"] == rows["fit", "sklearn-lloyd-float32"]["n_iter"]
 
 
+@pytest.mark.parametrize(
+    ("option", "known"), [("--cases", "embeddings-k1000"), ("--arms", "superkmeans")]
+)
+def test_a_name_that_there_is_not(option, known):
+    done = run("bench_peers.py", option, "fais")
+    assert done.returncode == 2
+    assert f"{option}: nothing is called 'fais'" in done.stderr
+    assert known in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.slow
 def test_scaling(tmp_path):
     pytest.importorskip("matplotlib")
