@@ -1,5 +1,6 @@
 import contextlib
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -8,6 +9,11 @@ DEVICE = os.environ.get("DEVICE", "cpu")
 
 # Read once, when mlx is first imported, and a test may import mlx before the package does.
 os.environ.setdefault("MLX_ENABLE_TF32", "0")
+
+# Processes that tests start find the package where it is not installed, and what else tests find.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
 
 settings.register_profile(
     "quick",

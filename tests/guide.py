@@ -40,7 +40,6 @@ def walk(folder, device):
         "PYTHONUTF8": "1",
         "MNIST_KMEANS_MLX_DEVICE": device,
         "XDG_STATE_HOME": str(folder),
-        "PYTHONPATH": str(ROOT),
         "PYTHON": sys.executable,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }

@@ -23,7 +23,6 @@ def shown(notebook):
 
 @pytest.mark.slow
 def test_it_shows_what_it_is_committed_with(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
