@@ -167,9 +167,9 @@ class Trial:
     def check_sse(self, mode, answers):
         """Our SSE is scikit-learn's, from the same centres or the same seed."""
         sse = {name: self.data.score(a["centers"])["sse"] for name, a in answers.items()}
-        for name in [name for name in sse if name.startswith("sklearn-")]:
-            if "ours" in sse:
-                gap = sse["ours"] / sse[name] - 1
+        for name, theirs in sse.items():
+            if name.startswith("sklearn-") and "ours" in sse:
+                gap = sse["ours"] / theirs - 1
                 self.check(f"SSE as {name}'s, {mode}", abs(gap) <= 1e-5, f"differs by {gap:+.1e}")
 
     def check_devices(self, ours, arms):

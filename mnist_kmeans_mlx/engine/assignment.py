@@ -48,10 +48,14 @@ def make_assignment(points: Points, k: int, algorithm: str, settled: bool = Fals
 
 def bounds_bytes(points: Points, k: int) -> int:
     """What a rich `BoundedAssignment` keeps of all rows."""
-    sketch = points.turning_width(k)
-    each = k if (sketch or points.d) > WIDE else 0
+    each = k if _is_dear(points, k) else 0
     # And label, norm and two bounds.
-    return 4 * points.n * (4 + sketch + each)
+    return 4 * points.n * (4 + points.turning_width(k) + each)
+
+
+def _is_dear(points: Points, k: int) -> bool:
+    """Whether to compare a row with `k` centres takes longer than to look up bounds to each."""
+    return (points.turning_width(k) or points.d) > WIDE
 
 
 class FullAssignment:
@@ -136,8 +140,7 @@ class BoundedAssignment:
         self._norms_sq = points.norms_sq.astype(np.float32)
         self._upper, self._nearest_other = np.empty((2, points.n), dtype=np.float32)
         self._sketch = points.turning_sketch(k) if rich else None
-        width = points.d if self._sketch is None else self._sketch.rows.shape[1]
-        each = rich and width > WIDE
+        each = rich and _is_dear(points, k)
         self._lower = np.empty((points.n, k), dtype=np.float32) if each else None
         self._movers = k // 8 if self._sketch is None and not each and k > MANY else 0
         self._drift = np.zeros(k)
@@ -152,6 +155,7 @@ class BoundedAssignment:
         step, first = self._step(codebook), self._previous is None
         self._previous = codebook.centers
         whole, sketched = Comparison.whole(codebook), None
+        movers = whole.of_some(step.movers)
         if self._sketch is not None and self._settled:
             if self._left_open >= points.n:
                 codebook.turn(self._sketch)
@@ -164,7 +168,7 @@ class BoundedAssignment:
             else:
                 rows = self._open(step, sketched or whole, part)
                 if self._movers:
-                    rows = self._compare_with_movers(step, whole, rows)
+                    rows = self._compare_with_movers(step, whole, movers, rows)
             if sketched is not None:
                 rows = self._compare(step, sketched, rows)
             return len(rows), self._compare(step, whole, rows)
@@ -212,8 +216,7 @@ class BoundedAssignment:
         nearest = self._nearest_other[part] - step.largest_drift
         open_ = np.flatnonzero(nearest <= reach)
         rows = part.start + open_
-        narrow = self.k < FEW or self._sketch is not None or self._movers > 0
-        if self._lower is None and narrow:
+        if self._lower is None and (self.k < FEW or self._sketch is not None or self._movers):
             return rows
         reach, nearest = reach[open_], nearest[open_]
         if self._lower is not None:
@@ -235,7 +238,9 @@ class BoundedAssignment:
         self._upper[rows] = upper - step.drift[own]
         return rows[nearest <= upper + step.slack]
 
-    def _compare_with_movers(self, step: _Step, look: Comparison, rows: Index) -> Index:
+    def _compare_with_movers(
+        self, step: _Step, look: Comparison, movers: Comparison, rows: Index
+    ) -> Index:
         """Compare rows with their own centre and those that moved farthest, and renew bounds.
 
         Returns rows that may be nearer to another.
@@ -248,7 +253,7 @@ class BoundedAssignment:
         for part in _blocks(len(rows), look.factor.shape[0], len(step.movers)):
             block = look.rows(rows[part])
             own = look.scores_with_own(block, label[part])
-            scores = look.scores_of_some(block, step.movers)
+            scores = movers.scores(block, by_row=False)
             mover = place[label[part]]
             moved = np.flatnonzero(mover >= 0)
             scores[mover[moved], moved] = np.inf
@@ -262,10 +267,8 @@ class BoundedAssignment:
         upper = look.upper(best, norms_sq, error)
         others = self._nearest_other[rows] - step.rest_drift
         open_ = (second <= best + 2 * error) | (others <= upper + step.slack)
-        self._labels[rows] = label
-        self._upper[rows] = upper - step.drift[label]
-        nearest = np.minimum(look.lower(second, norms_sq, error), others)
-        self._nearest_other[rows] = nearest + step.largest_drift
+        nearest_other = np.minimum(look.lower(second, norms_sq, error), others)
+        self._renew(step, rows, label, upper, nearest_other)
         return rows[open_]
 
     def _compare(self, step: _Step, look: Comparison, rows: Index) -> Index:
@@ -288,10 +291,18 @@ class BoundedAssignment:
                 lower += step.drift
                 self._lower[rows[part]] = lower
         open_ = second <= best + 2 * error
-        self._labels[rows] = label
-        self._upper[rows] = look.upper(best, norms_sq, error) - step.drift[label]
-        self._nearest_other[rows] = look.lower(second, norms_sq, error) + step.largest_drift
+        upper = look.upper(best, norms_sq, error)
+        nearest_other = look.lower(second, norms_sq, error)
+        self._renew(step, rows, label, upper, nearest_other)
         return rows[open_]
+
+    def _renew(
+        self, step: _Step, rows: Index, label: Labels, upper: Float32, nearest_other: Float32
+    ) -> None:
+        """Keep the centres that rows were found to be nearest to, and bounds as of this step."""
+        self._labels[rows] = label
+        self._upper[rows] = upper - step.drift[label]
+        self._nearest_other[rows] = nearest_other + step.largest_drift
 
 
 def _blocks(n: int, *widths: int) -> list[slice]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 
 import numpy as np
 
@@ -67,12 +68,12 @@ class Comparison:
         factor, norm = sketched.factor, codebook.largest_norm
         return cls(rows, factor, None, -2 * factor[-2], sketched.tolerance, norm)
 
-    def scores_of_some(self, block: Float32, centers: Index) -> Float32:
-        """Scores ``(c, m)`` of whole rows with some of the centres."""
+    def of_some(self, centers: Index) -> Comparison:
+        """The same of whole rows with some of the centres, in this order."""
         assert self.constant is not None
-        scores: Float32 = product(self.factor.T[centers], block.T)
-        scores += self.constant[centers, None]
-        return scores
+        some = copy(self)
+        some.factor, some.constant = self.factor.T[centers].T, self.constant[centers]
+        return some
 
     def scores(self, block: Float32, by_row: bool) -> Float32:
         """Scores ``(m, k)``, or if not `by_row` ``(k, m)``, of rows, or lower bounds of them."""

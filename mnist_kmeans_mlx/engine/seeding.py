@@ -223,6 +223,7 @@ class _Candidates:
     def __init__(self, points: Points, exact: Exact, closest: Float64, rows: Float64) -> None:
         self.points, self.exact, self.closest, self.rows = points, exact, closest, rows
         self._codebook, self._sketch = Codebook(points, rows), points.sketch
+        self._compared = Comparison.whole(self._codebook)
         self._tolerance = self._codebook.tolerance
         if self._sketch is not None:
             sketched = self._codebook.sketched(self._sketch)
@@ -281,8 +282,7 @@ class _Candidates:
         if self._sketch is not None:
             lower = self._sketch.lower_scores(self._factor, part)
         elif points.device.is_host:
-            compared = Comparison.whole(self._codebook)
-            lower = compared.scores(points.float32(part), by_row=False)
+            lower = self._compared.scores(points.float32(part), by_row=False)
         else:
             lower = host_view(self._codebook.scores(points.block(part))).T
         norms_sq, (slope, constant) = points.norms_sq[part], self._tolerance
