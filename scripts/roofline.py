@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """How near one K-means iteration on MNIST comes to what the machine can do.
 
-Measures the processor's matrix product and memory rates, counts the operations and bytes of one
-full comparison of all rows with all centres, and times the engine's iterations. For an Apple M2
-the same count is divided by the vendor's figures: a model, not a measurement.
+Measures the device's matrix product and memory rates, counts the operations and bytes of one full
+comparison of all rows with all centres, and times the engine's iterations. For an Apple M2 the same
+count is divided by the vendor's figures: a model, not a measurement.
 
-    python scripts/roofline.py [--json PATH] [K ...]
+    python scripts/roofline.py [--device gpu] [--json PATH] [K ...]
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import time
 from statistics import median
 
+import mlx.core as mx
 import numpy as np
 
 from mnist_kmeans_mlx.datasets import load_mnist
@@ -37,13 +38,20 @@ def best_seconds(function, repeat=5):
     return min(seconds)
 
 
-def machine_rates():
+def machine_rates(device, edge=4096, numbers=1 << 27):
     """Operations per second of a float32 matrix product, bytes per second of reading."""
     rng = np.random.default_rng(0)
-    a, b = (rng.normal(size=(2048, 2048)).astype(np.float32) for _ in range(2))
-    flops = 2 * 2048**3 / best_seconds(lambda: a @ b)
-    long = np.ones(1 << 27, dtype=np.float32)
-    return {"flops": flops, "bytes": long.nbytes / best_seconds(lambda: long @ long)}
+    square, long = rng.random((edge, edge), np.float32), np.ones(numbers, dtype=np.float32)
+    if device.is_host:
+        seconds = best_seconds(lambda: square @ square), best_seconds(lambda: long @ long)
+    else:
+        with mx.stream(device.mlx):
+            a, b = mx.array(square), mx.array(long)
+            seconds = (
+                best_seconds(lambda: mx.eval(device.matmul(a, a))),
+                best_seconds(lambda: mx.eval(mx.sum(b))),
+            )
+    return {"flops": 2 * edge**3 / seconds[0], "bytes": long.nbytes / seconds[1]}
 
 
 def full_pass(n, d, k):
@@ -70,16 +78,20 @@ def measured_iteration(points, start, algorithm):
     return median(np.diff(ticks).tolist()), (ticks[-1] - ticks[0]) / run.n_iter, run.n_iter
 
 
-def main():
+def main(argv=None):
     """Print a table, and write it as JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("k", type=int, nargs="*", default=[20, 100, 256], metavar="K")
+    parser.add_argument("--device", choices=("auto", "gpu", "cpu"), default="cpu")
+    parser.add_argument("--rows", type=int, default=60_000, help="of MNIST (default all)")
     parser.add_argument("--json", metavar="PATH")
-    arguments = parser.parse_args()
-    rows = load_mnist().x_train.reshape(60000, -1)
-    rates = machine_rates()
-    points = Points(rows, resolve("cpu"))
+    arguments = parser.parse_args(argv)
+    rows = load_mnist().x_train[: arguments.rows].reshape(-1, 784)
+    device = resolve(arguments.device)
+    rates = machine_rates(device)
+    points = Points(rows, device)
     print(f"{rates['flops'] / 1e9:.0f} GFLOP/s, {rates['bytes'] / 1e9:.1f} GB/s (float32)")
+    # On a GPU "auto" is "lloyd".
     header = ("K", "GFLOP", "MB", "floor ms", "lloyd ms", "auto ms", "mean", "iterations", "M2 ms")
     print(("{:>6}" + "{:>11}" * 8).format(*header))
     table = []
@@ -104,7 +116,9 @@ def main():
         print(f"{k:6}{numbers}{n_iter:11}{row['m2_floor_ms_modelled']:11.1f}")
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump({"machine": describe("cpu"), "rates": rates, "rows": table}, file, indent=1)
+            json.dump(
+                {"machine": describe(device.name), "rates": rates, "rows": table}, file, indent=1
+            )
 
 
 if __name__ == "__main__":

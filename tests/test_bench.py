@@ -86,6 +86,19 @@ def test_gpu(tmp_path):
     assert done.stdout == (tmp_path / "out" / "bench_gpu.txt").read_text()
 
 
+@pytest.mark.slow
+def test_roofline(tmp_path, device):
+    done = run("roofline.py", "--device", device, "--rows", 900, "--json", tmp_path / "out", 5, 20)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out").read_text())
+    assert result["machine"]["device"] == device
+    for k, row in zip((5, 20), result["rows"], strict=True):
+        assert (row["k"], row["flops"], row["bytes"]) == (k, 2 * 900 * 784 * k, 3600 * (784 + k))
+        computing, reading = (row[name] / result["rates"][name] for name in ("flops", "bytes"))
+        assert row["floor_ms"] == pytest.approx(1e3 * max(computing, reading))
+        assert row["auto_ms"] > 0
+
+
 def test_the_judge_is_right(load):
     rows = oracle.make_rows("pixels", 500, 7, 0).astype(np.uint8)
     centers = oracle.make_rows("pixels", 9, 7, 1)
