@@ -63,7 +63,7 @@ def on_threads(method: Method) -> Method:
 
     @wraps(method)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with devices.resolve(self.device).threads():
+        with devices.resolve(self.device).host.threads():
             return method(self, *args, **kwargs)
 
     return cast(Method, call)

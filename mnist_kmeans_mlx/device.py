@@ -27,6 +27,8 @@ from threadpoolctl import ThreadpoolController
 from mnist_kmeans_mlx.threads import helpers
 
 FLOAT32_ROUNDOFF = 2.0**-24
+# With fewer rows in a part, what Python does between the steps of a pass counts.
+FEWEST_FOR_THREAD = 1 << 15
 
 _limited = ContextVar("_limited", default=False)
 
@@ -54,7 +56,7 @@ class Device:
     chunk_bytes : int
         Size in bytes that temporaries of one step should stay below.
     workers : int
-        How many threads share the steps of a pass over the rows.
+        How many threads share the steps of a pass over the rows: one keeps a GPU busy.
     """
 
     kind: str
@@ -67,6 +69,11 @@ class Device:
     def name(self) -> str:
         """``"gpu"`` or ``"cpu"``."""
         return "cpu" if self.kind == "cpu" else "gpu"
+
+    @property
+    def host(self) -> Device:
+        """The CPU beside it, or itself: for what is computed in float64."""
+        return self if self.kind == "cpu" else resolve("cpu")
 
     @property
     def is_host(self) -> bool:
@@ -88,6 +95,20 @@ class Device:
     def free_workers(self) -> int:
         """How many threads would share items now: the calling one, and those without work."""
         return 1 + helpers(self.workers - 1).idle
+
+    def parts(self, n: int, width: int, most: int | None = None, fewest: int = 1) -> list[slice]:
+        """Slices of `n` rows, to `map` over, whose temporaries of `width` columns fit into a chunk.
+
+        None has more than `most` rows, and none is made to have fewer than `fewest` for the sake
+        of threads.
+        """
+        step = self.chunk_bytes // (4 * width)
+        workers = self.free_workers
+        if workers > 1:
+            # More parts than threads even out, where parts are worth a thread's while.
+            even = min(max(-(-n // (2 * workers)), FEWEST_FOR_THREAD), -(-n // workers))
+            step = min(step, max(even, fewest))
+        return slices(n, max(1, step if most is None else min(step, most)))
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
         """Results of `function`, in order, computed on this device.

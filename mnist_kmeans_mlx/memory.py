@@ -92,10 +92,14 @@ def plan(rows: Any, device: Device, memory: int | str) -> Plan:
             f"besides the row itself, and {PROCESS_BYTES / 1e6:.0f} MB for all, which is "
             f"{needed:.2f} GB."
         )
-    narrow = rows.dtype.kind in "biu" and rows.dtype.itemsize <= 2
-    copies = 0 if narrow and not issparse(rows) and device.kind == "cpu" else 4 * n * d
+    narrow = rows.dtype.kind in "biu" and rows.dtype.itemsize <= 2 and not issparse(rows)
+    # In float32 on the host, and on a GPU in float32 beside what was sent there.
+    each = 0 if narrow else 4
+    if device.kind != "cpu":
+        each = 4 + (rows.dtype.itemsize if narrow else 4)
     if is_source(rows):
-        copies += n * d * rows.dtype.itemsize
+        each += rows.dtype.itemsize
+    copies = each * n * d
     keep = copies <= room
     return Plan(keep, max(0, room - copies if keep else room))
 

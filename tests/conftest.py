@@ -47,6 +47,16 @@ def device():
     return DEVICE
 
 
+@pytest.fixture(scope="session", params=[DEVICE] if DEVICE == "gpu" else ["cpu", "as a gpu"])
+def backend(request):
+    """The device under test, and where that is the CPU, the same taken for a GPU."""
+    from doubles import taken_for_gpu
+
+    from mnist_kmeans_mlx.device import resolve
+
+    return taken_for_gpu() if request.param == "as a gpu" else resolve(request.param)
+
+
 @pytest.fixture(scope="session")
 def mnist():
     from mnist_kmeans_mlx.datasets import load_mnist

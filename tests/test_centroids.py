@@ -2,7 +2,6 @@ import numpy as np
 import oracle
 import pytest
 
-from mnist_kmeans_mlx.device import resolve
 from mnist_kmeans_mlx.engine.centroids import Centroids, inertia_of_sums
 from mnist_kmeans_mlx.engine.distances import inertia
 from mnist_kmeans_mlx.engine.points import Points
@@ -15,11 +14,11 @@ def means(rows, labels, k, weights=None):
 
 @pytest.mark.parametrize("kind", oracle.KINDS)
 @pytest.mark.parametrize("weighted", [False, True])
-def test_means_follow_moving_labels(kind, weighted, device):
+def test_means_follow_moving_labels(kind, weighted, backend):
     rng = np.random.default_rng(0)
     rows = oracle.make_rows(kind, 700, 9, seed=0)
     weights = rng.uniform(0.1, 3, 700) if weighted else None
-    average = Centroids(Points(rows, resolve(device), weights), 11)
+    average = Centroids(Points(rows, backend, weights), 11)
     labels = np.arange(700) % 11
     for moved in (0, 700, 5, 60, 1, 300, 0):
         labels = labels.copy()
@@ -30,34 +29,34 @@ def test_means_follow_moving_labels(kind, weighted, device):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float64])
-def test_means_of_whole_numbers_are_exact(dtype, mnist, device):
+def test_means_of_whole_numbers_are_exact(dtype, mnist, backend):
     rows = mnist.x_train[:8000].reshape(8000, -1)
     labels = mnist.y_train[:8000].astype(np.intp)
-    found = Centroids(Points(rows.astype(dtype), resolve(device)), 10)(labels, np.zeros((10, 784)))
+    found = Centroids(Points(rows.astype(dtype), backend), 10)(labels, np.zeros((10, 784)))
     expected = [rows[labels == c].sum(axis=0, dtype=np.int64) / np.sum(labels == c)
                 for c in range(10)]  # fmt: skip
     np.testing.assert_array_equal(found, expected)
 
 
-def test_an_empty_cluster_takes_the_furthest_row(device):
+def test_an_empty_cluster_takes_the_furthest_row(backend):
     rows = np.array([[0.0], [1.0], [2.0], [50.0]])
-    average = Centroids(Points(rows, resolve(device)), 2)
+    average = Centroids(Points(rows, backend), 2)
     found = average(np.zeros(4, dtype=np.intp), np.array([[1.0], [999.0]]))
     np.testing.assert_allclose(found, [[1.0], [50.0]])
 
 
-def test_an_empty_cluster_among_equal_rows_sits_on_the_largest(device):
-    average = Centroids(Points(np.full((6, 2), 4.0), resolve(device)), 3)
+def test_an_empty_cluster_among_equal_rows_sits_on_the_largest(backend):
+    average = Centroids(Points(np.full((6, 2), 4.0), backend), 3)
     found = average(np.array([0, 0, 0, 0, 2, 2]), np.full((3, 2), 4.0))
     np.testing.assert_array_equal(found, np.full((3, 2), 4.0))
 
 
 @pytest.mark.parametrize("kind", oracle.KINDS)
 @pytest.mark.parametrize("weighted", [False, True])
-def test_sums_tell_the_inertia(kind, weighted, device):
+def test_sums_tell_the_inertia(kind, weighted, backend):
     rng = np.random.default_rng(1)
     rows = oracle.make_rows(kind, 700, 9, seed=0)
-    points = Points(rows, resolve(device), rng.uniform(0.1, 3, 700) if weighted else None)
+    points = Points(rows, backend, rng.uniform(0.1, 3, 700) if weighted else None)
     average = Centroids(points, 11)
     labels, centers = rng.integers(0, 11, 700), rows[:11].astype(float)
     for _ in range(2):
@@ -68,11 +67,11 @@ def test_sums_tell_the_inertia(kind, weighted, device):
 
 
 @pytest.mark.parametrize("spread", [1e-6, 1e-2, 1e2])
-def test_inertia_keeps_its_digits_where_sums_cancel(spread, device):
+def test_inertia_keeps_its_digits_where_sums_cancel(spread, backend):
     rng = np.random.default_rng(2)
     labels = np.arange(900, dtype=np.int32) % 3
     rows = 10.0 * labels[:, None] + spread * rng.normal(size=(900, 5))
-    average = Centroids(Points(rows, resolve(device)), 3)
+    average = Centroids(Points(rows, backend), 3)
     centers = average(labels, rows[:3])
     expected = np.square(rows.astype(np.longdouble) - centers[labels]).sum()
     assert average.inertia(labels, centers) == pytest.approx(float(expected), rel=1e-13)

@@ -6,12 +6,14 @@ import mlx.core as mx
 import numpy as np
 import oracle
 import pytest
+from doubles import taken_for_gpu
 from sklearn.cluster import KMeans as SklearnKMeans
 from sklearn.cluster import MiniBatchKMeans as SklearnMiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.metrics.pairwise import cosine_distances
 
 from mnist_kmeans_mlx import KMeans
+from mnist_kmeans_mlx import device as devices
 
 
 def assert_same(ours, theirs, share=1.0):
@@ -75,6 +77,26 @@ def test_gives_what_sklearn_gives_on_mnist(n_clusters, narrow, pixels, reference
         kmeans.inertia_ /= 255**2
         kmeans.cluster_centers_ /= 255
     assert_same(kmeans, reference(n_clusters), share=0.999)
+
+
+@pytest.mark.parametrize("memory", ["auto", 401_000_000])
+@pytest.mark.parametrize("scale", [1, 255])
+def test_a_gpu_gives_what_the_cpu_gives(scale, memory, pixels, monkeypatch):
+    rows = pixels[:2500] if scale == 1 else pixels[:2500] / np.float32(scale)
+
+    def fit(device):
+        kmeans = KMeans(12, n_init=5, random_state=0, memory=memory, device=device).fit(rows)
+        assert kmeans.device_ == device
+        found = kmeans.labels_, kmeans.cluster_centers_, kmeans.predict(rows[:99])
+        return [kmeans.inertia_, kmeans.n_iter_, *(a.tobytes() for a in found)]
+
+    expected, resolve = fit("cpu"), devices.resolve
+    if not mx.is_available(mx.gpu):
+        gpu = taken_for_gpu()
+        monkeypatch.setattr(
+            devices, "resolve", lambda name: gpu if name == "gpu" else resolve(name)
+        )
+    assert fit("gpu") == expected
 
 
 def test_given_centres_and_callables(device):

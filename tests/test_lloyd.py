@@ -33,9 +33,9 @@ def problems(draw):
     return rows, start
 
 
-def check(rows, start, algorithm, device, weights=None, **limits):
+def check(rows, start, algorithm, backend, weights=None, **limits):
     rows64 = rows.astype(np.float64)
-    points = Points(rows, resolve(device), weights)
+    points = Points(rows, backend, weights)
     limits = {"max_iter": 300, "tol": 1e-4, **limits}
     expected = oracle.kmeans(rows, rows64[start], weights=weights, **limits)
     limits["tol"] *= points.mean_variance
@@ -62,42 +62,42 @@ def points_weights(points):
 
 
 @given(problem=problems(), algorithm=st.sampled_from(ALGORITHMS))
-def test_agrees_with_float64(problem, algorithm, device):
+def test_agrees_with_float64(problem, algorithm, backend):
     rows, start = problem
-    check(rows, start, algorithm, device)
+    check(rows, start, algorithm, backend)
 
 
 @given(problem=problems(), algorithm=st.sampled_from(ALGORITHMS), data=st.data())
-def test_agrees_with_float64_weighted(problem, algorithm, data, device):
+def test_agrees_with_float64_weighted(problem, algorithm, data, backend):
     rows, start = problem
     weights = np.array(
         data.draw(st.lists(st.integers(0, 3), min_size=len(rows), max_size=len(rows)))
     )
     if weights.sum() == 0:
         weights[0] = 1
-    check(rows, start, algorithm, device, weights=weights.astype(np.float64))
+    check(rows, start, algorithm, backend, weights=weights.astype(np.float64))
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("kind", oracle.KINDS)
-def test_many_rows(kind, algorithm, device):
+def test_many_rows(kind, algorithm, backend):
     rows = oracle.make_rows(kind, 3000, 30, seed=1)
-    check(rows, np.arange(17), algorithm, device)
+    check(rows, np.arange(17), algorithm, backend)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("limits", [{"max_iter": 1}, {"max_iter": 4}, {"tol": 0.0}, {"tol": 0.3}])
-def test_stops_by_the_same_rule(limits, algorithm, device):
+def test_stops_by_the_same_rule(limits, algorithm, backend):
     rows = oracle.make_rows("normal", 800, 6, seed=2)
-    check(rows, np.arange(9), algorithm, device, **limits)
+    check(rows, np.arange(9), algorithm, backend, **limits)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_fills_empty_clusters(algorithm, device):
+def test_fills_empty_clusters(algorithm, backend):
     rows = oracle.make_rows("normal", 200, 3, seed=3)
     far = np.full((4, 3), 1e3) + np.arange(4)[:, None]
     start = np.concatenate([rows[:3], far])
-    points = Points(rows, resolve(device))
+    points = Points(rows, backend)
     run = lloyd(points, start, max_iter=300, tol=1e-4 * points.mean_variance, algorithm=algorithm)
     labels, inertia, centers, n_iter = oracle.kmeans(rows, start)
     np.testing.assert_array_equal(run.labels, labels)
@@ -106,9 +106,9 @@ def test_fills_empty_clusters(algorithm, device):
     assert (run.inertia, run.n_iter) == (pytest.approx(inertia), n_iter)
 
 
-def test_observer_sees_every_iteration(device):
+def test_observer_sees_every_iteration(backend):
     rows = oracle.make_rows("normal", 300, 4, seed=4)
-    points = Points(rows, resolve(device))
+    points = Points(rows, backend)
     seen = []
     run = lloyd(
         points, rows[:5], max_iter=50, tol=0, observe=lambda state: seen.append(state.n_iter)
@@ -142,15 +142,14 @@ def found(rows, device, algorithm, k=15):
      (77_777, 5, False)],
 )  # fmt: skip
 def test_whole_numbers_are_clustered_the_same_by_all(
-    chunk_bytes, workers, host_matmul, algorithm, pixels, undivided, device
+    chunk_bytes, workers, host_matmul, algorithm, pixels, undivided, backend
 ):
-    kind = resolve(device)
-    if kind.name == "gpu":
-        workers, host_matmul = 1, False
-    varied = Device(kind.kind, kind.mlx, host_matmul, chunk_bytes, workers)
+    if backend.name == "gpu":
+        workers, host_matmul = 1, backend.host_matmul
+    varied = Device(backend.kind, backend.mlx, host_matmul, chunk_bytes, workers)
     assert found(pixels, varied, algorithm) == undivided
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.int64, np.float32, np.float64])
-def test_whole_numbers_are_clustered_the_same_as_any_dtype(dtype, pixels, undivided, device):
-    assert found(pixels.astype(dtype), resolve(device), "auto") == undivided
+def test_whole_numbers_are_clustered_the_same_as_any_dtype(dtype, pixels, undivided, backend):
+    assert found(pixels.astype(dtype), backend, "auto") == undivided

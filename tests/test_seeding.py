@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 from sklearn.cluster import kmeans_plusplus
 from sklearn.utils.extmath import row_norms
 
-from mnist_kmeans_mlx.device import resolve
 from mnist_kmeans_mlx.engine.lots import random_rows
 from mnist_kmeans_mlx.engine.points import Points
 from mnist_kmeans_mlx.engine.seeding import plus_plus, split
@@ -32,11 +31,11 @@ def sklearn_seeds(rows, k, seed, weights=None):
     share=st.floats(0, 1),
     weighted=st.booleans(),
 )
-def test_draws_what_sklearn_draws(kind, n, d, seed, share, weighted, device):
+def test_draws_what_sklearn_draws(kind, n, d, seed, share, weighted, backend):
     rows = oracle.make_rows(kind, n, d, seed)
     k = max(1, int(share * n * 0.5))
     weights = np.random.default_rng(seed).uniform(0.5, 2, n) if weighted else None
-    points = Points(rows, resolve(device), weights)
+    points = Points(rows, backend, weights)
     chosen = plus_plus(points, k, np.random.RandomState(seed))
     expected = sklearn_seeds(rows, k, seed, weights)
     if len(np.unique(rows, axis=0)) < n or np.array_equal(chosen, expected):
@@ -53,20 +52,20 @@ def test_draws_what_sklearn_draws(kind, n, d, seed, share, weighted, device):
 
 @pytest.mark.parametrize("k", [20, 100])
 @pytest.mark.parametrize("scale", [1, 255])
-def test_draws_what_sklearn_draws_on_mnist(k, scale, mnist, device):
+def test_draws_what_sklearn_draws_on_mnist(k, scale, mnist, backend):
     rows = mnist.x_train[::12].reshape(5000, -1)
     rows = rows if scale == 1 else rows / scale
-    chosen = plus_plus(Points(rows, resolve(device)), k, np.random.RandomState(0))
+    chosen = plus_plus(Points(rows, backend), k, np.random.RandomState(0))
     np.testing.assert_array_equal(chosen, sklearn_seeds(rows.astype(np.float64), k, 0))
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("kind", oracle.KINDS)
-def test_knows_the_nearest_seed_of_every_row(kind, weighted, device):
+def test_knows_the_nearest_seed_of_every_row(kind, weighted, backend):
     rows = oracle.make_rows(kind, 1000, 30, seed=0)
     weights = np.random.default_rng(0).integers(0, 3, 1000).astype(float) if weighted else None
     nearest = np.full(1000, -1, dtype=np.int32)
-    points = Points(rows, resolve(device), weights)
+    points = Points(rows, backend, weights)
     chosen = plus_plus(points, 25, np.random.RandomState(0), nearest=nearest)
     expected = oracle.distances_sq(rows, rows[chosen]).argmin(axis=1)
     np.testing.assert_array_equal(nearest, expected)
@@ -74,25 +73,25 @@ def test_knows_the_nearest_seed_of_every_row(kind, weighted, device):
 
 @pytest.mark.parametrize("generator", [np.random.MT19937, np.random.PCG64])
 @pytest.mark.parametrize("k", [1, 2, 20])
-def test_draws_can_be_taken_before_they_are_needed(k, generator, device):
-    points = Points(oracle.make_rows("pixels", 300, 9, seed=0), resolve(device))
+def test_draws_can_be_taken_before_they_are_needed(k, generator, backend):
+    points = Points(oracle.make_rows("pixels", 300, 9, seed=0), backend)
     one, other = (np.random.RandomState(generator(5)) for _ in range(2))
     own = split(other, k)
     np.testing.assert_array_equal(plus_plus(points, k, one), plus_plus(points, k, own))
     assert one.random_sample() == other.random_sample() == own.random_sample()
 
 
-def test_zero_weights_never_seed(device):
+def test_zero_weights_never_seed(backend):
     rows = oracle.make_rows("normal", 200, 4, 0)
     weights = np.zeros(200)
     weights[::9] = 1
     for seed in range(20):
-        points = Points(rows, resolve(device), weights)
+        points = Points(rows, backend, weights)
         for draw in (plus_plus, random_rows):
             assert (draw(points, 12, np.random.RandomState(seed)) % 9 == 0).all()
 
 
-def test_more_seeds_than_different_rows(device):
+def test_more_seeds_than_different_rows(backend):
     rows = np.repeat(np.arange(3.0), 4)[:, None]
-    chosen = plus_plus(Points(rows, resolve(device)), 8, np.random.RandomState(0))
+    chosen = plus_plus(Points(rows, backend), 8, np.random.RandomState(0))
     assert set(rows[chosen, 0]) == {0, 1, 2}

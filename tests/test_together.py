@@ -13,11 +13,11 @@ from mnist_kmeans_mlx.engine.seeding import plus_plus
 @pytest.mark.parametrize(
     ("low", "high", "d"), [(0, 30, 40), (0, 256, 784), (-120, 120, 784), (0, 3, 4)]
 )
-def test_together_it_chooses_what_it_chooses_alone(low, high, d, weights, device):
+def test_together_it_chooses_what_it_chooses_alone(low, high, d, weights, backend):
     rng = np.random.default_rng(0)
     rows = rng.integers(low, high, size=(700, d)).astype(np.int16 if low < 0 else np.uint8)
     given = {"none": None, "whole": rng.integers(0, 3, 700).astype(float), "any": rng.random(700)}
-    points = Points(rows, resolve(device), given[weights])
+    points = Points(rows, backend, given[weights])
     assert points.products_are_exact
     # Of such long rows only parts have exact products.
     assert (points.largest_norm_sq > 1 << 24) == (high == 256)

@@ -80,19 +80,23 @@ class FullAssignment:
         slope, constant = codebook.tolerance
         norms = points.norms
 
-        def compare(part: slice) -> Index:
+        def compare(part: slice) -> int:
             scores = codebook.scores(points.block(part))
             reach = mx.min(scores, axis=1) + 2 * (slope * norms[part] + constant)
             label = mx.argmin(scores, axis=1)
             doubtful = mx.sum(scores <= reach[:, None], axis=1) > 1
-            mx.eval(label, doubtful)
+            mx.eval(scores, label, doubtful)
             labels[part] = host_view(label)
-            return part.start + np.flatnonzero(host_view(doubtful))
+            doubts = np.flatnonzero(host_view(doubtful))
+            if len(doubts) > 0:
+                rows, found = part.start + doubts, host_view(scores[mx.array(doubts)])
+                labels[rows] = decide(codebook, rows, found)
+            return len(doubts)
 
-        parts = points.device_parts(codebook.k)
-        doubts = np.concatenate(points.device.map(compare, parts))
-        labels[doubts] = decide(codebook, doubts)
-        self.rechecked += len(doubts)
+        # With the rows themselves, where these are sent anew.
+        width = codebook.k if points.keep else max(codebook.k, points.d)
+        parts = points.device.parts(points.n, width)
+        self.rechecked += sum(points.device.map(compare, parts))
         return labels
 
 
@@ -175,7 +179,7 @@ class BoundedAssignment:
 
         self._settled = True
         # Scores are made block by block; of all rows of a part there are a few numbers each.
-        found = points.device.map(advance, points.device_parts(16))
+        found = points.host.map(advance, points.host.parts(points.n, 16))
         left_open, doubts = sum(n for n, _ in found), np.concatenate([rows for _, rows in found])
         self._left_open += left_open
         self.compared += left_open

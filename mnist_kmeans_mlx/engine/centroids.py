@@ -14,6 +14,9 @@ from mnist_kmeans_mlx.engine.points import Float64, Index, Labels, Points
 # Share of the rows' squared norms that inertia must be for their difference to be exact enough.
 CANCELLED = 1 / 16
 
+# With fewer rows to add, a thread would hardly save what it takes to add its sums.
+FEWEST_SUMMED = 1 << 10
+
 
 class Centroids:
     """Means of clusters, kept up to date.
@@ -89,35 +92,37 @@ class Centroids:
         return found
 
     def _sum_all(self, labels: Labels) -> None:
-        points = self.points
         self._sums[:] = 0
-        # A GPU multiplies faster than it scatters; the one-hot matrix of a CPU stays sparse.
-        exact = points.weights is None and points.exact_sum_rows >= 1024
-        on_device = exact and points.device.kind != "cpu"
-        sum_part = self._sum_on_device if on_device else self._sum_rows
-        most = points.exact_sum_rows if on_device else None
-        parts = points.device_parts(max(self.k, points.d), most=most)
-        workers = points.device.workers
-        # A few at a time: the sums of many parts would not fit into memory.
-        for start in range(0, len(parts), workers):
-            some = parts[start : start + workers]
-            for sums in points.device.map(lambda part: sum_part(part, labels[part]), some):
-                self._sums += sums
+        self._add(None, labels)
         self._counts = self._count(slice(None), labels)
 
     def _move(self, rows: Index, before: Labels, after: Labels) -> None:
         """Take rows out of one cluster each and put them into another."""
-
-        def change(part: slice) -> Float64:
-            return self._sum_rows(rows[part], after[part], before[part])
-
-        for part in self.points.device_parts(max(self.k, self.points.d), len(rows)):
-            self._sums += change(part)
+        self._add(rows, after, before)
         self._counts += self._count(rows, after) - self._count(rows, before)
 
-    def _sum_rows(
-        self, index: Index | slice, labels: Labels, less: Labels | None = None
-    ) -> Float64:
+    def _add(self, rows: Index | None, labels: Labels, less: Labels | None = None) -> None:
+        """Add rows, all if None, by label, and take the same away by other labels."""
+        points, sum_part = self.points, self._sum_on_host
+        device, most = points.host, None
+        if points.weights is not None or points.exact_sum_rows < FEWEST_SUMMED:
+            # What rows are split into stays in cache, unless sums are as large.
+            most = max(points.host_step, 8 * self.k)
+        elif points.device.kind != "cpu":
+            # A GPU multiplies faster than it scatters; the one-hot matrix of a CPU stays sparse.
+            device, sum_part, most = points.device, self._sum_on_device, points.exact_sum_rows
+
+        def add(part: slice) -> Float64:
+            index = part if rows is None else rows[part]
+            return sum_part(index, labels[part], None if less is None else less[part])
+
+        parts = device.parts(len(labels), max(self.k, points.d), most, FEWEST_SUMMED)
+        # A few at a time: the sums of many parts would not fit into memory.
+        for start in range(0, len(parts), device.workers):
+            for sums in device.map(add, parts[start : start + device.workers]):
+                self._sums += sums
+
+    def _sum_on_host(self, index: Index | slice, labels: Labels, less: Labels | None) -> Float64:
         """Parts of the sums of rows by label, less those of the same rows by other labels."""
         points = self.points
         if self._of_rows.width == 1 and points.weights is None:
@@ -138,10 +143,13 @@ class Centroids:
         sums: Float64 = np.stack([one_hot @ part for part in parts])
         return sums
 
-    def _sum_on_device(self, part: slice, labels: Labels) -> Float64:
-        points = self.points
-        own = mx.array(labels) == mx.arange(self.k)[:, None]
-        product = points.device.matmul(own.astype(mx.float32), points.block(part))
+    def _sum_on_device(self, index: Index | slice, labels: Labels, less: Labels | None) -> Float64:
+        """The same of whole numbers, few enough for float32 to be exact."""
+        clusters = mx.arange(self.k)[:, None]
+        weights = (mx.array(labels) == clusters).astype(mx.float32)
+        if less is not None:
+            weights -= mx.array(less) == clusters
+        product = self.points.device.matmul(weights, self.points.block(index))
         return host_view(product).astype(np.float64)[None]
 
     def _count(self, index: Index | slice, labels: Labels) -> Float64:

@@ -14,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 
 from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, product
-from mnist_kmeans_mlx.engine.points import Float64, Index, Labels, Points
+from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels, Points
 from mnist_kmeans_mlx.engine.sketch import Sketch, TurningSketch
 
 
@@ -97,13 +97,12 @@ class SketchedCodebook:
     """
 
     def __init__(self, sketch: Sketch | TurningSketch, moved: Float64, norms_sq: Float64) -> None:
-        self.factor, slope = sketch.axes.centers(moved, norms_sq, sketch.device)
+        self.factor, slope = sketch.axes.centers(moved, norms_sq)
         # The squared norms of the centres are rounded and multiplied like all else.
-        square = 1.01 * (2 * sketch.device.input_roundoff + 4 * FLOAT32_ROUNDOFF)
-        self.tolerance = slope, square * float(norms_sq.max())
+        self.tolerance = slope, 1.01 * 4 * FLOAT32_ROUNDOFF * float(norms_sq.max())
 
 
-def decide(codebook: Codebook, index: Index) -> Labels:
+def decide(codebook: Codebook, index: Index, scores: Float32 | None = None) -> Labels:
     """Nearest centres, in float64, of rows that float32 leaves in doubt.
 
     Parameters
@@ -112,6 +111,8 @@ def decide(codebook: Codebook, index: Index) -> Labels:
         The centres.
     index : ndarray of int, shape (m,)
         The rows in doubt.
+    scores : ndarray of shape (m, k), float32, optional
+        Their scores, if they are at hand.
 
     Returns
     -------
@@ -121,15 +122,21 @@ def decide(codebook: Codebook, index: Index) -> Labels:
     points = codebook.points
     slope, constant = codebook.tolerance
     labels = np.empty(len(index), dtype=np.int32)
-    for part in points.device_parts(max(codebook.k, points.d), len(index)):
+
+    def measure(part: slice) -> None:
         rows = index[part]
-        scores = product(points.float32(rows), codebook.factor.T) + codebook.constant
+        if scores is None:
+            own = product(points.float32(rows), codebook.factor.T) + codebook.constant
+        else:
+            own = scores[part]
         error = slope * np.sqrt(points.norms_sq[rows]) + constant
-        row, center = np.nonzero(scores <= scores.min(axis=1)[:, None] + 2 * error[:, None])
+        row, center = np.nonzero(own <= own.min(axis=1)[:, None] + 2 * error[:, None])
         distances = points.distances_sq(rows[row], codebook.centers, center)
         # Pairs come sorted by row, then centre: a stable sort keeps the first of equals.
         order = np.lexsort((distances, row))[np.searchsorted(row, np.arange(len(rows)))]
         labels[part] = center[order]
+
+    points.host.map(measure, points.host.parts(len(index), max(codebook.k, points.d)))
     return labels
 
 

@@ -29,7 +29,7 @@ def distances(rows: Any, centers: Float64, device: Device, out: npt.NDArray[Any]
     centers : ndarray of shape (k, d), float64
         Centres.
     device : Device
-        Tells how many threads share the work.
+        Whose host's threads share the work.
     out : ndarray of shape (n, k)
         Takes the distances, in the units of the rows. Where row and centre are equal, they are
         exactly zero.
@@ -53,7 +53,7 @@ def distances(rows: Any, centers: Float64, device: Device, out: npt.NDArray[Any]
         out[part] = _distances(block, moved)
 
     step = max(1, STEP_BYTES // (8 * max(d, len(centers))))
-    device.map(measure, slices(n, step))
+    device.host.map(measure, slices(n, step))
 
 
 def _distances(rows: Float64, centers: Float64) -> Float64:

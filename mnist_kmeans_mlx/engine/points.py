@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from mnist_kmeans_mlx.device import Device, host_view, product, slices
+from mnist_kmeans_mlx.device import Device, product, slices
 from mnist_kmeans_mlx.distributed import ALONE, Group
 from mnist_kmeans_mlx.engine.exact import BLOCK, Exact, joined
 from mnist_kmeans_mlx.engine.sketch import FEWEST_ROWS, TURNING_WIDTH, Sketch, TurningSketch
@@ -25,8 +25,6 @@ Labels = npt.NDArray[np.int32]
 EXACT_FLOAT32 = 1 << 24
 # Bytes of float64 rows that a core works on at once: they stay in its cache.
 HOST_BLOCK = 4 << 20
-# With fewer rows in a part, what Python does between the steps of a pass counts.
-FEWEST_FOR_THREAD = 1 << 15
 # Rows from which the origin is found.
 SAMPLE = 4096
 
@@ -48,7 +46,7 @@ class Points:
     rows : ndarray of shape (n, d), CSR matrix or source of rows
         Finite numbers of any real dtype. Of a source, slices and `take` read what they give.
     device : Device
-        Where `array` lives.
+        Where `array` lives; `host` is the CPU beside it, or the same.
     weights : ndarray of shape (n,), dtype float64, optional
         Weight of each row; all one if None.
     group : Group, optional
@@ -89,7 +87,7 @@ class Points:
         spare: int | None = None,
     ) -> None:
         self.rows = rows
-        self.device = device
+        self.device, self.host = device, device.host
         self.weights = weights
         self.group = group
         self.spare = device.memory_bytes // 4 if spare is None else spare
@@ -151,7 +149,7 @@ class Points:
                 fractions.set()
             return block.min(axis=0), block.max(axis=0)
 
-        lows, highs = zip(*self.device.map(part_range, self.host_parts()), strict=True)
+        lows, highs = zip(*self.host.map(part_range, self.host_parts()), strict=True)
         low = np.min(lows, axis=0).astype(np.float64)
         high = np.max(highs, axis=0).astype(np.float64)
         if not np.isfinite(low + high).all():
@@ -164,10 +162,9 @@ class Points:
         dtype = self.rows.dtype
         dense = not hasattr(self.rows, "toarray")
         self._kept = None
-        as_quick = dense and self.integer and dtype.kind in "biu" and dtype.itemsize <= 2
-        if self.keep and not as_quick:
-            with mx.stream(self.device.mlx):
-                self._kept = host_view(mx.zeros((self.n, self.d)))
+        self._as_quick = dense and self.integer and dtype.kind in "biu" and dtype.itemsize <= 2
+        if self.keep and not self._as_quick:
+            self._kept = np.empty((self.n, self.d), dtype=np.float32)
         self.norms_sq: Float64 = np.empty(self.n)
         values = Exact(self.limit, self.total, self.integer)
 
@@ -187,7 +184,7 @@ class Points:
             self.norms_sq[part] = np.square(moved).sum(axis=1)
             return values.rough(moved).sum(axis=0)
 
-        parts = self.device.map(convert, self.host_parts())
+        parts = self.host.map(convert, self.host_parts())
         mean = self.group.sum(np.sum(parts, axis=0)) / self.total
         norms = Exact(self.d * self.limit**2 * (1 + 1e-9), self.total, self.integer)
         norm_sq = float(joined(self.group.sum(norms.sums(self.norms_sq))))
@@ -205,7 +202,7 @@ class Points:
         def sums(part: slice) -> Float64:
             return values.split(self.moved(part)).sum(axis=1)
 
-        columns = self.group.sum(np.sum(self.device.map(sums, self.host_parts()), axis=0))
+        columns = self.group.sum(np.sum(self.host.map(sums, self.host_parts()), axis=0))
         place = np.arange(self.offset + 1, self.offset + self.n + 1) / self.total
         marks = np.array([self.sum(self.norms_sq * place), self.sum(place)])
         digest = hashlib.sha256(f"{self.total} {self.d} {self.rows.dtype}".encode())
@@ -217,15 +214,26 @@ class Points:
     def array(self) -> mx.array:
         """Moved and scaled rows ``(n, d)`` on the device, float32."""
         with mx.stream(self.device.mlx):
-            array = mx.array(self.float32(slice(None)))
+            array = self._sent(slice(None))
             mx.eval(array)
+        if self.device.kind != "cpu":
+            self._kept = None  # One copy is enough.
         return array
 
-    def block(self, part: slice) -> mx.array:
-        """Consecutive rows of `array`, made afresh where all of it is not to be kept."""
+    def block(self, index: Index | slice) -> mx.array:
+        """Some rows of `array`, made afresh where all of it is not to be kept."""
         if not self.keep or (self.device.kind == "cpu" and "array" not in self.__dict__):
-            return mx.array(self.float32(part))
-        return self.array[part]
+            return self._sent(index)
+        return self.array[index if isinstance(index, slice) else mx.array(index)]
+
+    def _sent(self, index: Index | slice) -> mx.array:
+        """Moved and scaled rows, brought to the device."""
+        if not self._as_quick or self.device.kind == "cpu":
+            return mx.array(self.float32(index))
+        # A byte or two a number travel, and become exactly what the host would make of them.
+        rows = self._given(index).astype(self.rows.dtype.newbyteorder("="), copy=False)
+        moved = mx.array(rows).astype(mx.float32)
+        return moved - mx.array(self.origin.astype(np.float32)) if self.origin.any() else moved
 
     @cached_property
     def norms(self) -> mx.array:
@@ -245,7 +253,7 @@ class Points:
         """Narrow copy of the rows, where one pays and may be kept."""
         if not self.keep:
             return None
-        return Sketch.make(self.float32, self.norms_sq, self.d, self.device)
+        return Sketch.make(self.float32, self.norms_sq, self.d, self.host)
 
     def turning_width(self, k: int) -> int:
         """Most columns of a sketch that turns to `k` centres; zero where none pays."""
@@ -258,7 +266,7 @@ class Points:
             return None
         fixed = max(0, TURNING_WIDTH - k)
         base = self.sketch if fixed else None
-        return TurningSketch(self.float32, self.norms_sq, base, fixed, k, self.device)
+        return TurningSketch(self.float32, self.norms_sq, base, fixed, k, self.host)
 
     # Rows
 
@@ -266,30 +274,16 @@ class Points:
         """Slices of rows that stay in cache as float64."""
         return slices(self.n if n is None else n, self.host_step)
 
-    def device_parts(
-        self, width: int, n: int | None = None, most: int | None = None
-    ) -> list[slice]:
-        """Slices of `n` rows (None: all) whose temporaries of `width` columns fit into a chunk.
-
-        None has more than `most` rows.
-        """
-        n = self.n if n is None else n
-        step = self.device.chunk_bytes // (4 * width)
-        workers = self.device.free_workers
-        if workers > 1:
-            # More parts than threads even out, where parts are worth a thread's while.
-            step = min(step, max(-(-n // (2 * workers)), FEWEST_FOR_THREAD), -(-n // workers))
-        return slices(n, max(1, step if most is None else min(step, most)))
-
     def raw(self, index: Index | slice | list[int], dtype: Any = np.float64) -> npt.NDArray[Any]:
         """Rows as given, in float64 or another dtype."""
-        if hasattr(self.rows, "toarray"):
-            rows = self.rows[index].toarray()
-        elif isinstance(index, slice):
-            rows = self.rows[index]
-        else:
-            rows = self.rows.take(index, axis=0)
-        return rows.astype(dtype)
+        rows = self._given(index)
+        return (rows.toarray() if hasattr(rows, "toarray") else rows).astype(dtype)
+
+    def _given(self, index: Index | slice | list[int]) -> Any:
+        """Rows as they came, not necessarily copied."""
+        if isinstance(index, slice) or hasattr(self.rows, "toarray"):
+            return self.rows[index]
+        return self.rows.take(index, axis=0)
 
     def pick(self, index: Index, values: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
         """Rows as given, in float64, or entries of `values`, by their numbers among all ranks'.
@@ -396,7 +390,7 @@ class Points:
             chosen = part if index is None else index[part]
             result[part] = self._direct(chosen, centers[owner[part]])
 
-        self.device.map(measure, self.host_parts(len(result)))
+        self.host.map(measure, self.host_parts(len(result)))
         return result
 
     def distances_sq_to(self, index: Index | slice, row: Float64) -> Float64:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from copy import deepcopy
 from operator import itemgetter
 
+import mlx.core as mx
 import numpy as np
 
 from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, host_view, slices
@@ -14,7 +15,7 @@ from mnist_kmeans_mlx.engine.comparison import Comparison
 from mnist_kmeans_mlx.engine.distances import Codebook
 from mnist_kmeans_mlx.engine.exact import BLOCK, Exact, joined
 from mnist_kmeans_mlx.engine.lots import Lots, first_row
-from mnist_kmeans_mlx.engine.points import Float64, Index, Labels, Points
+from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels, Points
 
 # Rounds of k-means||, and how many rows each draws for every centre.
 ROUNDS, OVERSAMPLING = 5, 2
@@ -181,7 +182,7 @@ def plus_plus(
     def measure(part: slice) -> None:
         closest[part] = points.distances_sq_to(part, center)
 
-    points.device.map(measure, points.host_parts())
+    points.host.map(measure, points.host_parts())
     exact = exact_distances(points)
     for step in range(1, k):
         lots = Lots(points, exact, closest if weights is None else closest * weights)
@@ -228,6 +229,9 @@ class _Candidates:
         if self._sketch is not None:
             sketched = self._codebook.sketched(self._sketch)
             self._factor, self._tolerance = sketched.factor, sketched.tolerance
+        self._scores: Float32 | None = None
+        if self._sketch is None and points.keep and points.device.kind != "cpu":
+            self._scores = self._on_device()
 
     def best(self, sums: Float64) -> tuple[int, list[Gain]]:
         """Which one leaves the smallest potential, the first if several do, and what rows gain.
@@ -235,7 +239,7 @@ class _Candidates:
         `sums` are parts of the potential so far.
         """
         points, group = self.points, self.points.group
-        parts = points.device_parts(max(64, len(self.rows)))
+        parts = points.host.parts(points.n, max(64, len(self.rows)))
         # To look again takes less memory than to keep the near rows of all candidates, their
         # numbers and distances.
         keep = points.keep or 24 * len(self.rows) * points.n <= points.spare
@@ -244,7 +248,7 @@ class _Candidates:
             near, saved = self._look(part)
             return near if keep else None, saved
 
-        nears, bounds = zip(*points.device.map(look, parts), strict=True)
+        nears, bounds = zip(*points.host.map(look, parts), strict=True)
         least, most = group.sum(np.sum(bounds, axis=0))
         # Rounding, of these sums and of the potential.
         most = 1.00001 * most + 1e-15 * joined(sums)
@@ -254,7 +258,7 @@ class _Candidates:
                 near = nears[place] or self._look(parts[place])[0]
                 return [self._measure(near[number], self.rows[number]) for number in numbers]
 
-            gained = zip(*points.device.map(gains, range(len(parts))), strict=True)
+            gained = zip(*points.host.map(gains, range(len(parts))), strict=True)
             left = [
                 (self._potential(sums, gain), number, list(gain))
                 for number, gain in zip(numbers, gained, strict=True)
@@ -276,15 +280,26 @@ class _Candidates:
         saved = np.sum([saved for _, _, saved in gains], axis=0)
         return float(joined(sums - self.exact.over(self.points.group, saved)))
 
+    def _on_device(self) -> Float32:
+        """Scores ``(t, n)`` of all rows, for it takes a GPU no time to read these."""
+        points, scores = self.points, np.empty((len(self.rows), self.points.n), dtype=np.float32)
+
+        def compare(part: slice) -> None:
+            found = self._codebook.scores(points.block(part))
+            scores[:, part] = host_view(mx.contiguous(found.T))
+
+        points.device.map(compare, points.device.parts(points.n, len(self.rows)))
+        return scores
+
     def _look(self, part: slice) -> tuple[list[Index], Float64]:
         """For each candidate the rows that it may be closer to; least and most that it saves."""
         points, own = self.points, self.closest[part]
         if self._sketch is not None:
             lower = self._sketch.lower_scores(self._factor, part)
-        elif points.device.is_host:
-            lower = self._compared.scores(points.float32(part), by_row=False)
+        elif self._scores is not None:
+            lower = self._scores[:, part]
         else:
-            lower = host_view(self._codebook.scores(points.block(part))).T
+            lower = self._compared.scores(points.float32(part), by_row=False)
         norms_sq, (slope, constant) = points.norms_sq[part], self._tolerance
         reach, norms = (own - norms_sq).astype(np.float32), np.sqrt(norms_sq).astype(np.float32)
         # The squared norm and `own`, no larger than that and `reach` together, are rounded too.

@@ -10,14 +10,12 @@ are at most ``4 r_x r_c`` above. In float32 that holds up to the slope that `Axe
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, Device, host_view, product, slices
+from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, Device, product, slices
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -71,7 +69,7 @@ class Axes:
         slack = 2.1 * self._error + self._skew
         return np.sqrt(np.maximum(outside_sq, 0) + slack * norms_sq) * (1 + 1e-6)
 
-    def centers(self, moved: Float64, norms_sq: Float64, device: Device) -> tuple[Float32, float]:
+    def centers(self, moved: Float64, norms_sq: Float64) -> tuple[Float32, float]:
         """Sketched centres ``(m + 2, k)``, and the slope of the error of products with them.
 
         Rounding takes a product with a row no further than ``slope * |x|`` from the bound it
@@ -83,8 +81,7 @@ class Axes:
         outside = np.maximum(norms_sq - _norms_sq(places), 0)
         rest = np.sqrt(outside + 2.1 * exact * norms_sq) * (1 + 1e-6)
         # x.c = p_x.p_c + (x - A p_x).(c - A p_c) + (A'x - p_x).p_c + p_x.A'(c - A p_c)
-        u, r = FLOAT32_ROUNDOFF, device.input_roundoff
-        rounding = 2 * u + 2 * r + r * r + (self.m + 4) * device.sum_roundoff
+        rounding = (self.m + 6) * FLOAT32_ROUNDOFF
         slope = 1.01 * 2 * (self._error + exact + rounding) * np.sqrt(norms_sq.max())
         factor = np.concatenate([-2 * places.T, -2 * rest[None], norms_sq[None]])
         return factor.astype(np.float32), float(slope)
@@ -100,8 +97,8 @@ class Sketch:
     norms_sq : ndarray of shape (n,), float64
         Their squared norms.
     axes : Axes
-    device : Device
-        Where to compute.
+    host : Device
+        Whose threads share the work.
 
     Attributes
     ----------
@@ -109,8 +106,8 @@ class Sketch:
         The sketched rows. A product with few centres is quicker with each axis in one piece.
     """
 
-    def __init__(self, rows: Rows, norms_sq: Float64, axes: Axes, device: Device) -> None:
-        self.axes, self.device = axes, device
+    def __init__(self, rows: Rows, norms_sq: Float64, axes: Axes, host: Device) -> None:
+        self.axes = axes
         self.columns = np.ones((axes.m + 2, len(norms_sq)), dtype=np.float32)
 
         def project(part: slice) -> None:
@@ -119,10 +116,10 @@ class Sketch:
             outside = norms_sq[part] - _norms_sq(places)
             self.columns[axes.m, part] = axes.rest(outside, norms_sq[part])
 
-        device.map(project, _parts(len(norms_sq), axes.d))
+        host.map(project, _parts(len(norms_sq), axes.d))
 
     @classmethod
-    def make(cls, rows: Rows, norms_sq: Float64, d: int, device: Device) -> Sketch | None:
+    def make(cls, rows: Rows, norms_sq: Float64, d: int, host: Device) -> Sketch | None:
         """Sketch of the rows as narrow as the data allow, or None where none pays."""
         n = len(norms_sq)
         widths = [m for m in WIDTHS if 2 * m <= d]
@@ -135,27 +132,16 @@ class Sketch:
         inside = np.square(product(sample, axes)).sum(axis=0, dtype=np.float64)
         for m in widths:
             if norms_sq[chosen].sum() - inside[:m].sum() <= (1 - WORTHWHILE) * spread:
-                return cls(rows, norms_sq, Axes(axes[:, :m]), device)
+                return cls(rows, norms_sq, Axes(axes[:, :m]), host)
         return None
-
-    @cached_property
-    def array(self) -> mx.array:
-        """`columns` on the device."""
-        with mx.stream(self.device.mlx):
-            array = mx.array(self.columns)
-            mx.eval(array)
-        return array
 
     def lower_scores(self, factor: Float32, part: slice) -> Float32:
         """Lower bounds ``(k, n)`` of the scores of consecutive rows with a few sketched centres."""
-        if self.device.host_matmul:
-            # OpenBLAS multiplies four centres as quickly as three.
-            padded = np.zeros((-(-factor.shape[1] // 4) * 4, len(factor)), dtype=np.float32)
-            padded[: factor.shape[1]] = factor.T
-            return product(padded, self.columns[:, part])[: factor.shape[1]]
-        with mx.stream(self.device.mlx):
-            centers = mx.array(factor.T)
-        return host_view(self.device.matmul(centers, self.array[:, part]))
+        # OpenBLAS multiplies four centres as quickly as three.
+        padded = np.zeros((-(-factor.shape[1] // 4) * 4, len(factor)), dtype=np.float32)
+        padded[: factor.shape[1]] = factor.T
+        scores: Float32 = product(padded, self.columns[:, part])[: factor.shape[1]]
+        return scores
 
     def widths(self, factor: Float32, number: Index, rows: Index) -> Float32:
         """How far the scores of pairs of a sketched centre and a row can be above lower bounds."""
@@ -179,8 +165,8 @@ class TurningSketch:
         How many of these, at most.
     k : int
         How many axes turn.
-    device : Device
-        Where to compute.
+    host : Device
+        Whose threads share the work.
 
     Attributes
     ----------
@@ -195,10 +181,9 @@ class TurningSketch:
         base: Sketch | None,
         fixed: int,
         k: int,
-        device: Device,
+        host: Device,
     ) -> None:
-        self.device = device
-        self._source, self._norms_sq, self._base = rows, norms_sq, base
+        self._source, self._norms_sq, self._base, self._host = rows, norms_sq, base, host
         self._fixed = np.zeros((rows(slice(0, 1)).shape[1], 0), dtype=np.float32)
         if base is not None:
             self._fixed = base.axes.columns[:, :fixed]
@@ -227,7 +212,7 @@ class TurningSketch:
             rest = axes.rest(outside[part] - _norms_sq(places), self._norms_sq[part])
             self.rows[part, axes.m] = rest
 
-        self.device.map(project, _parts(len(self.rows), axes.d))
+        self._host.map(project, _parts(len(self.rows), axes.d))
         self._outside = outside
 
 

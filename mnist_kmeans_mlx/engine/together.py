@@ -17,7 +17,7 @@ def pays(points: Points, k: int, n: int) -> bool:
     """Whether `n` seedings can be made together, in less time than one by one."""
     trials = default_trials(k)
     fits = 8 * points.n * n * (trials + 2) <= points.spare
-    able = fits and points.products_are_exact and points.device.kind == "cpu"
+    able = fits and points.products_are_exact
     # With many centres few rows come closer to any candidate. Measured on MNIST.
     return bool(points.group.min(able and n >= trials))
 
@@ -96,7 +96,7 @@ class _Seedings:
             return exact.split(own if weights is None else own * weights[part]).sum(axis=-1)
 
         # Twice as many rows as in float64 are in float32.
-        sums = points.device.map(measure, slices(points.n, 2 * points.host_step))
+        sums = points.host.map(measure, slices(points.n, 2 * points.host_step))
         best = joined(exact.over(points.group, np.sum(sums, axis=0))).argmin(axis=1)
 
         def keep(seeding: int) -> None:
@@ -104,6 +104,6 @@ class _Seedings:
             self.nearest[seeding, after < before] = self._step
             before[:] = after
 
-        points.device.map(keep, range(len(best)))
+        points.host.map(keep, range(len(best)))
         self._step += 1
         return candidates[np.arange(len(best)), best]
