@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from doubles import taken_for_gpu
 
 from mnist_kmeans_mlx import BisectingKMeans, DatasetError, KMeans, MiniBatchKMeans, open_rows
 from mnist_kmeans_mlx.device import resolve
-from mnist_kmeans_mlx.memory import PROCESS_BYTES, ROW_BYTES, limit, plan
+from mnist_kmeans_mlx.memory import PROCESS_BYTES, ROW_BYTES, Plan, limit, plan
 
 LITTLE = PROCESS_BYTES + 1500 * ROW_BYTES + 1000
 
@@ -31,6 +32,17 @@ def table(kind, dtype):
 def few_blocks(monkeypatch):
     """Several blocks even of little data."""
     monkeypatch.setattr("mnist_kmeans_mlx.engine.points.HOST_BLOCK", 1 << 14)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "each", "on_gpu"), [("uint8", 0, 5), ("int16", 0, 6), ("float64", 4, 8)]
+)
+def test_copies_are_counted(dtype, each, on_gpu):
+    rows, needed = np.zeros((70, 30), dtype), PROCESS_BYTES + 70 * ROW_BYTES
+    for device, copies in ((resolve("cpu"), 70 * 30 * each), (taken_for_gpu(), 70 * 30 * on_gpu)):
+        assert plan(rows, device, needed + copies) == Plan(True, 0)
+        if copies:
+            assert plan(rows, device, needed + copies - 1) == Plan(False, copies - 1)
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
