@@ -13,8 +13,7 @@ from mnist_kmeans_mlx.engine.points import Float64, Index, Labels, Points
 
 # Share of the rows' squared norms that inertia must be for their difference to be exact enough.
 CANCELLED = 1 / 16
-
-# With fewer rows to add, a thread would hardly save what it takes to add its sums.
+# With fewer rows in a part, it would take as long to add its sums as to make them.
 FEWEST_SUMMED = 1 << 10
 
 

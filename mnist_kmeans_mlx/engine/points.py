@@ -228,7 +228,7 @@ class Points:
 
     def _sent(self, index: Index | slice) -> mx.array:
         """Moved and scaled rows, brought to the device."""
-        if not self._as_quick or self.device.kind == "cpu":
+        if not self._as_quick:
             return mx.array(self.float32(index))
         # A byte or two a number travel, and become exactly what the host would make of them.
         rows = self._given(index).astype(self.rows.dtype.newbyteorder("="), copy=False)
