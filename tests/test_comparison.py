@@ -9,6 +9,8 @@ from mnist_kmeans_mlx.engine.comparison import (
     Comparison,
     two_smallest,
     two_smallest_of_columns,
+    two_smallest_of_pairs,
+    within,
 )
 from mnist_kmeans_mlx.engine.distances import Codebook
 from mnist_kmeans_mlx.engine.points import Points
@@ -38,6 +40,24 @@ def test_the_two_smallest(n):
     guess = rng.integers(0, 40, size=n).astype(np.int32)
     found, _, _ = two_smallest_of_columns(scores.T.copy(), guess)
     np.testing.assert_array_equal(scores[np.arange(n), found], best)
+
+
+@pytest.mark.parametrize("n", [0, 1, 500])
+def test_the_two_smallest_of_some(n):
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 30, size=(n, 40)).astype(np.float32)
+    limit = scores.min(axis=1, initial=30) + rng.integers(0, 4, size=n).astype(np.float32)
+    near = scores <= limit[:, None]
+    lengths, where, least = within(scores.copy(), limit)
+    np.testing.assert_array_equal(lengths, near.sum(axis=1))
+    np.testing.assert_array_equal(where, np.nonzero(near)[1])
+    np.testing.assert_array_equal(least, np.where(near, np.inf, scores).min(axis=1, initial=np.inf))
+    starts = np.cumsum(lengths) - lengths
+    place, best, second = two_smallest_of_pairs(scores[near], starts)
+    expected = smallest(np.where(near, scores, np.inf))
+    np.testing.assert_array_equal(where[place], expected[0])
+    np.testing.assert_array_equal(best, expected[1])
+    np.testing.assert_array_equal(second, expected[2])
 
 
 @pytest.mark.parametrize("k", [5, 60])

@@ -45,7 +45,7 @@ ENGINE_LAYERS = [
     {"engine.restarts", "engine.together"},
     {"engine.lloyd", "engine.minibatch", "engine.seeding"},
     {"engine.assignment", "engine.centroids"},
-    {"engine.comparison"},
+    {"engine.comparison", "engine.bounds"},
     {"engine.distances", "engine.lots", "engine.pairwise", "engine.sphere"},
     {"engine.points"},
     {"engine.exact", "engine.sketch"},

@@ -8,11 +8,14 @@ import mlx.core as mx
 import numpy as np
 
 from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, host_view, slices
+from mnist_kmeans_mlx.engine.bounds import LowerBounds
 from mnist_kmeans_mlx.engine.comparison import (
     FEW,
     Comparison,
     two_smallest,
     two_smallest_of_columns,
+    two_smallest_of_pairs,
+    within,
 )
 from mnist_kmeans_mlx.engine.distances import Codebook, decide
 from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels, Points
@@ -24,6 +27,8 @@ BLOCK = 4 << 20
 MANY = 128
 # Wider rows or sketches take longer to compare with a centre than to look a bound up.
 WIDE = 128
+# What bounds to each centre and its way rarely exceed, in norms of a usual row.
+REACH = 4
 
 
 class Assignment(Protocol):
@@ -48,9 +53,9 @@ def make_assignment(points: Points, k: int, algorithm: str, settled: bool = Fals
 
 def bounds_bytes(points: Points, k: int) -> int:
     """What a rich `BoundedAssignment` keeps of all rows."""
-    each = k if _is_dear(points, k) else 0
+    each = 2 * k if _is_dear(points, k) else 0
     # And label, norm and two bounds.
-    return 4 * points.n * (4 + points.turning_width(k) + each)
+    return points.n * (4 * (4 + points.turning_width(k)) + each)
 
 
 def _is_dear(points: Points, k: int) -> bool:
@@ -110,7 +115,8 @@ class BoundedAssignment:
 
     What is open is compared in a sketch of the rows first, where one pays. It spans the centres of
     one step, for which it is as good as the rows; the more centres move since, the more rows it
-    leaves open, until as many were compared in full as it takes to turn it to where they are.
+    leaves open, each with a few centres, and with these it is compared in full. After as many as
+    there are rows it pays to turn the sketch to where the centres are.
 
     Where a comparison is dear, rows keep lower bounds of the distances to each of the others too
     (C. Elkan, *Using the triangle inequality to accelerate k-means*, ICML 2003).
@@ -145,7 +151,8 @@ class BoundedAssignment:
         self._upper, self._nearest_other = np.empty((2, points.n), dtype=np.float32)
         self._sketch = points.turning_sketch(k) if rich else None
         each = rich and _is_dear(points, k)
-        self._lower = np.empty((points.n, k), dtype=np.float32) if each else None
+        usual = np.sqrt(points.norms_sq.sum() / max(1, points.n))
+        self._lower = LowerBounds(points.n, k, REACH * usual) if each else None
         self._movers = k // 8 if self._sketch is None and not each and k > MANY else 0
         self._drift = np.zeros(k)
         self._largest_drift = 0.0
@@ -173,9 +180,10 @@ class BoundedAssignment:
                 rows = self._open(step, sketched or whole, part)
                 if self._movers:
                     rows = self._compare_with_movers(step, whole, movers, rows)
-            if sketched is not None:
-                rows = self._compare(step, sketched, rows)
-            return len(rows), self._compare(step, whole, rows)
+            if sketched is None:
+                return len(rows), self._compare(step, whole, rows).rows
+            open_ = self._compare(step, sketched, rows)
+            return len(open_.rows), self._compare_pairs(step, whole, open_)
 
         self._settled = True
         # Scores are made block by block; of all rows of a part there are a few numbers each.
@@ -187,7 +195,7 @@ class BoundedAssignment:
         # Bounds of a row in doubt may be those of another centre: compare it again next time.
         self._nearest_other[doubts] = 0
         if self._lower is not None:
-            self._lower[doubts] = 0
+            self._lower.drop(doubts)
         self.rechecked += len(doubts)
         return self._labels.copy()
 
@@ -199,6 +207,8 @@ class BoundedAssignment:
             moved = np.sqrt(moved) * (1 + 1e-6)
         before = self._largest_drift
         self._drift += moved
+        if self._lower is not None:
+            self._lower.move(self._drift)
         self._largest_drift += float(moved.max())
         order = np.argsort(-moved)
         rest = before + moved[order[self._movers]]
@@ -225,9 +235,7 @@ class BoundedAssignment:
         reach, nearest = reach[open_], nearest[open_]
         if self._lower is not None:
             for part in _blocks(len(rows), self.k):
-                lower = np.take(self._lower, rows[part], axis=0)
-                lower -= step.drift
-                lower.min(axis=1, out=nearest[part])
+                nearest[part] = self._lower.nearest(rows[part])
             self._nearest_other[rows] = nearest + step.largest_drift
             open_ = nearest <= reach
             rows, nearest = rows[open_], nearest[open_]
@@ -275,11 +283,12 @@ class BoundedAssignment:
         self._renew(step, rows, label, upper, nearest_other)
         return rows[open_]
 
-    def _compare(self, step: _Step, look: Comparison, rows: Index) -> Index:
-        """Compare rows with all centres and renew their bounds; return those left open."""
+    def _compare(self, step: _Step, look: Comparison, rows: Index) -> _Open:
+        """Compare rows with all centres and renew their bounds; return what is left open."""
         norms_sq, label = self._norms_sq[rows], self._labels[rows]
         error = look.error(norms_sq)
         best, second = np.empty((2, len(rows)), dtype=np.float32)
+        left = [_NONE]
         for part in _blocks(len(rows), *look.factor.shape):
             block = look.rows(rows[part])
             scores = look.scores(block, step.by_row)
@@ -290,15 +299,54 @@ class BoundedAssignment:
                 label[part], best[part], second[part] = found
             if look.rest is not None:
                 best[part] += look.width(block, label[part])
+            limit = best[part] + 2 * error[part]
+            open_ = np.flatnonzero(second[part] <= limit)
+            by_row = scores if step.by_row else scores.T
+            near = within(np.ascontiguousarray(by_row[open_]), limit[open_])
+            left.append((part.start + open_, *near))
             if self._lower is not None:
                 lower = look.lower(scores, norms_sq[part, None], error[part, None])
-                lower += step.drift
-                self._lower[rows[part]] = lower
-        open_ = second <= best + 2 * error
+                self._lower.keep(rows[part], lower)
         upper = look.upper(best, norms_sq, error)
         nearest_other = look.lower(second, norms_sq, error)
         self._renew(step, rows, label, upper, nearest_other)
-        return rows[open_]
+        open_, lengths, centers, others = map(np.concatenate, zip(*left, strict=True))
+        others = look.lower(others, norms_sq[open_], error[open_])
+        return _Open(rows[open_], np.repeat(np.arange(len(open_)), lengths), centers, others)
+
+    def _compare_pairs(self, step: _Step, look: Comparison, open_: _Open) -> Index:
+        """Compare rows with their own centre and those that are open, and renew their bounds.
+
+        Returns rows that float32 leaves in doubt.
+        """
+        rows, place, centers, others = open_
+        norms_sq, label = self._norms_sq[rows], self._labels[rows]
+        error = look.error(norms_sq)
+        own, scores = (np.empty(len(x), dtype=np.float32) for x in (rows, centers))
+        starts = np.searchsorted(place, np.arange(len(rows) + 1))
+        for part in _blocks(len(rows), look.factor.shape[0]):
+            block, pairs = look.rows(rows[part]), slice(starts[part.start], starts[part.stop])
+            own[part] = look.scores_with_own(block, label[part])
+            beside = np.take(block, place[pairs] - part.start, axis=0)
+            scores[pairs] = look.scores_with_own(beside, centers[pairs])
+        if self._lower is not None:
+            lower = look.lower(scores.copy(), norms_sq[place], error[place])
+            self._lower.keep_some(rows[place], centers, lower)
+        winner, nearest, following = two_smallest_of_pairs(scores, starts[:-1])
+        best, second = np.minimum(own, nearest), np.maximum(own, nearest)
+        closer = np.flatnonzero(nearest < own)
+        second[closer] = np.minimum(own[closer], following[closer])
+        before, label[closer] = label[closer], centers[winner[closer]]
+        if self._lower is not None:
+            lower = look.lower(own[closer], norms_sq[closer], error[closer])
+            self._lower.keep_some(rows[closer], before, lower)
+            # A row's own centre is not one of the others, and as far as can be.
+            self._lower.keep_some(rows[closer], label[closer], np.full_like(lower, np.inf))
+        doubt = second <= best + 2 * error
+        upper = look.upper(best, norms_sq, error)
+        nearest_other = np.minimum(look.lower(second, norms_sq, error), others)
+        self._renew(step, rows, label, upper, nearest_other)
+        return rows[doubt]
 
     def _renew(
         self, step: _Step, rows: Index, label: Labels, upper: Float32, nearest_other: Float32
@@ -309,9 +357,34 @@ class BoundedAssignment:
         self._nearest_other[rows] = nearest_other + step.largest_drift
 
 
+# No rows left open, and what would be `within` of them.
+_NONE = (*np.empty((3, 0), dtype=np.intp), np.empty(0, dtype=np.float32))
+
+
 def _blocks(n: int, *widths: int) -> list[slice]:
     """Slices of `n` rows of which float32 numbers of these widths stay in cache."""
     return slices(n, max(1, BLOCK // (4 * max(widths))))
+
+
+class _Open(NamedTuple):
+    """What a comparison leaves open: rows, each with its own centre and with others.
+
+    Attributes
+    ----------
+    rows : ndarray of int
+        These rows.
+    place : ndarray of int
+        For each pair of a row and a centre the place of the row in `rows`, in rising order.
+    centers : ndarray of int
+        For each pair the centre.
+    others : ndarray of float32
+        Lower bounds of the distances of `rows` to all centres but these and their own.
+    """
+
+    rows: Index
+    place: Index
+    centers: Index
+    others: Float32
 
 
 class _Step(NamedTuple):

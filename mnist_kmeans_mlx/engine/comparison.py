@@ -89,13 +89,13 @@ class Comparison:
             scores += self.constant if by_row else self.constant[:, None]
         return scores
 
-    def scores_with_own(self, rows: Float32, own: Labels) -> Float32:
+    def scores_with_own(self, rows: Float32, own: Labels | Index) -> Float32:
         """Scores of rows with one centre each, or upper bounds of them."""
         scores: Float32 = np.vecdot(rows, np.take(self.factor.T, own, axis=0))
         scores += self.width(rows, own) if self.constant is None else self.constant[own]
         return scores
 
-    def width(self, block: Float32, label: Labels) -> Float32:
+    def width(self, block: Float32, label: Labels | Index) -> Float32:
         """How far the scores of rows with one centre each can be above their lower bounds."""
         assert self.rest is not None
         return block[:, -2] * self.rest[label]
@@ -138,3 +138,23 @@ def two_smallest_of_columns(scores: Float32, label: Labels) -> tuple[Labels, Flo
     label[wrong] = np.take(scores, wrong, axis=1).argmin(axis=0)
     scores[label, columns] = np.inf
     return label, best, scores.min(axis=0)
+
+
+def two_smallest_of_pairs(scores: Float32, starts: Index) -> tuple[Index, Float32, Float32]:
+    """The same of each run of scores; runs, none of which is empty, begin at `starts`."""
+    best = np.minimum.reduceat(scores, starts)
+    least = np.flatnonzero(scores == np.repeat(best, np.diff(starts, append=len(scores))))
+    place = least[np.searchsorted(least, starts)]
+    scores[place] = np.inf
+    return place, best, np.minimum.reduceat(scores, starts)
+
+
+def within(scores: Float32, limit: Float32) -> tuple[Index, Index, Float32]:
+    """How many scores of each row are within its limit, where these are, and the least that is not.
+
+    Those within become infinite.
+    """
+    near = scores <= limit[:, None]
+    where = np.flatnonzero(near) % scores.shape[1]
+    scores[near] = np.inf
+    return np.count_nonzero(near, axis=1), where, scores.min(axis=1)

@@ -13,7 +13,7 @@ from functools import cached_property
 import mlx.core as mx
 import numpy as np
 
-from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, product
+from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, Device, product
 from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels, Points
 from mnist_kmeans_mlx.engine.sketch import Sketch, TurningSketch
 
@@ -78,7 +78,7 @@ class Codebook:
 
     def sketched(self, sketch: Sketch | TurningSketch) -> SketchedCodebook:
         """The centres as a sketch of the rows sees them."""
-        return SketchedCodebook(sketch, self._moved, self._norms_sq)
+        return SketchedCodebook(sketch, self._moved, self._norms_sq, self.points.host)
 
     def turn(self, sketch: TurningSketch) -> None:
         """Turn a sketch to the centres."""
@@ -96,8 +96,10 @@ class SketchedCodebook:
         Slope and constant of the rounding of a product, as in `Codebook.tolerance`.
     """
 
-    def __init__(self, sketch: Sketch | TurningSketch, moved: Float64, norms_sq: Float64) -> None:
-        self.factor, slope = sketch.axes.centers(moved, norms_sq)
+    def __init__(
+        self, sketch: Sketch | TurningSketch, moved: Float64, norms_sq: Float64, host: Device
+    ) -> None:
+        self.factor, slope = sketch.axes.centers(moved, norms_sq, host)
         # The squared norms of the centres are rounded and multiplied like all else.
         self.tolerance = slope, 1.01 * 4 * FLOAT32_ROUNDOFF * float(norms_sq.max())
 

@@ -20,12 +20,14 @@ from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, Device, product, slices
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
-WIDTHS = (32, 64, 128)
+WIDTHS = (32, 64, 96, 128)
 # Share of the variance that the axes must capture: with less, few comparisons are decided.
 WORTHWHILE = 0.9
 FEWEST_ROWS = 4096
 # Width to which leading axes fill up those that turn.
 TURNING_WIDTH = 96
+# To project fewer centres takes no longer than to share them out.
+FEWEST_CENTERS = 32
 # Bytes of rows to project at once, and of how many features.
 BLOCK = 4 << 20
 SUMMED = 196
@@ -69,13 +71,19 @@ class Axes:
         slack = 2.1 * self._error + self._skew
         return np.sqrt(np.maximum(outside_sq, 0) + slack * norms_sq) * (1 + 1e-6)
 
-    def centers(self, moved: Float64, norms_sq: Float64) -> tuple[Float32, float]:
+    def centers(self, moved: Float64, norms_sq: Float64, host: Device) -> tuple[Float32, float]:
         """Sketched centres ``(m + 2, k)``, and the slope of the error of products with them.
 
         Rounding takes a product with a row no further than ``slope * |x|`` from the bound it
         stands for.
         """
-        places = product(moved, self._wide).astype(np.float32)
+
+        def project(part: slice) -> Float32:
+            places: Float32 = product(moved[part], self._wide).astype(np.float32)
+            return places
+
+        parts = host.parts(len(moved), self.d, fewest=FEWEST_CENTERS)
+        places = np.concatenate(host.map(project, parts))
         # Rounded only here, to float32.
         exact = 2 * FLOAT32_ROUNDOFF + self._skew
         outside = np.maximum(norms_sq - _norms_sq(places), 0)
@@ -83,8 +91,8 @@ class Axes:
         # x.c = p_x.p_c + (x - A p_x).(c - A p_c) + (A'x - p_x).p_c + p_x.A'(c - A p_c)
         rounding = (self.m + 6) * FLOAT32_ROUNDOFF
         slope = 1.01 * 2 * (self._error + exact + rounding) * np.sqrt(norms_sq.max())
-        factor = np.concatenate([-2 * places.T, -2 * rest[None], norms_sq[None]])
-        return factor.astype(np.float32), float(slope)
+        factor = np.column_stack([-2 * places, -2 * rest, norms_sq]).astype(np.float32)
+        return factor.T, float(slope)
 
 
 class Sketch:
