@@ -102,6 +102,19 @@ def test_a_sketch_bounds_scores_from_below(multiplier, device):
         assert np.median(exact - lower) < 0.2 * np.median(exact - trivial)
 
 
+def assert_bounds(bounded, distances, labels):
+    """What a wrong bound spoils may come to light only many steps later."""
+    rounding = 1e-5 * distances.max()
+    upper = bounded._upper + bounded._drift[labels]
+    nearest_other = bounded._nearest_other - bounded._largest_drift
+    rows = np.arange(len(labels))
+    # Those that were in doubt are compared again whatever it is.
+    certain = bounded._nearest_other > 0
+    assert (distances[rows, labels] <= upper + rounding)[certain].all()
+    distances[rows, labels] = np.inf
+    assert (nearest_other <= distances.min(axis=1) + rounding).all()
+
+
 @pytest.mark.parametrize("multiplier", MULTIPLIERS)
 @pytest.mark.parametrize("rank", [6, 200])
 # With 130 centres all have bounds as well.
@@ -120,8 +133,10 @@ def test_axes_turn_to_where_the_centres_are(k, d, rank, multiplier, device, monk
         if step % 4 == 0:
             centers = rows[rng.choice(len(rows), k)]
             centers[1] = centers[0]
-        expected = cdist(rows, centers).argmin(axis=1)
-        np.testing.assert_array_equal(bounded(Codebook(points, centers)), expected)
+        distances = cdist(rows, centers)
+        labels = bounded(Codebook(points, centers))
+        np.testing.assert_array_equal(labels, distances.argmin(axis=1))
+        assert_bounds(bounded, distances * points.scale, labels)
         centers = centers + 10.0 ** -(step % 4) * rng.normal(size=centers.shape)
     assert len(turns) >= (3 if rank == 200 else 1)
 
