@@ -10,7 +10,6 @@ from mnist_kmeans_mlx.engine.comparison import (
     two_smallest,
     two_smallest_of_columns,
     two_smallest_of_pairs,
-    within,
 )
 from mnist_kmeans_mlx.engine.distances import Codebook
 from mnist_kmeans_mlx.engine.points import Points
@@ -46,18 +45,32 @@ def test_the_two_smallest(n):
 def test_the_two_smallest_of_some(n):
     rng = np.random.default_rng(0)
     scores = rng.integers(0, 30, size=(n, 40)).astype(np.float32)
-    limit = scores.min(axis=1, initial=30) + rng.integers(0, 4, size=n).astype(np.float32)
-    near = scores <= limit[:, None]
-    lengths, where, least = within(scores.copy(), limit)
-    np.testing.assert_array_equal(lengths, near.sum(axis=1))
-    np.testing.assert_array_equal(where, np.nonzero(near)[1])
-    np.testing.assert_array_equal(least, np.where(near, np.inf, scores).min(axis=1, initial=np.inf))
-    starts = np.cumsum(lengths) - lengths
-    place, best, second = two_smallest_of_pairs(scores[near], starts)
-    expected = smallest(np.where(near, scores, np.inf))
-    np.testing.assert_array_equal(where[place], expected[0])
+    some = rng.random((n, 40)) < 0.1
+    some[:, 7] = True
+    starts = np.cumsum(some.sum(axis=1)) - some.sum(axis=1)
+    place, best, second = two_smallest_of_pairs(scores[some], starts)
+    expected = smallest(np.where(some, scores, np.inf))
+    np.testing.assert_array_equal(np.nonzero(some)[1][place], expected[0])
     np.testing.assert_array_equal(best, expected[1])
     np.testing.assert_array_equal(second, expected[2])
+
+
+@pytest.mark.parametrize("n", [0, 1, 300])
+def test_what_scores_leave_open(n, device):
+    rows = oracle.make_rows("normal", 300, 20, seed=0)
+    points = Points(rows, resolve(device))
+    compared = Comparison.whole(Codebook(points, rows[:40]))
+    block, norms_sq = compared.rows(np.arange(n)), points.norms_sq[:n].astype(np.float32)
+    scores = compared.scores(block, by_row=True)
+    limit = np.quantile(scores, 0.1, axis=1).astype(np.float32)
+    near = scores <= limit[:, None]
+    lengths, centers, others = compared.within(scores, limit, norms_sq)
+    np.testing.assert_array_equal(lengths, near.sum(axis=1))
+    np.testing.assert_array_equal(centers, np.nonzero(near)[1])
+    distances = np.sqrt(oracle.distances_sq(rows[:n], rows[:40])) * points.scale
+    nearest = np.where(near, np.inf, distances).min(axis=1, initial=np.inf)
+    assert (others <= nearest).all()
+    np.testing.assert_allclose(others, nearest, rtol=1e-4)
 
 
 @pytest.mark.parametrize("k", [5, 60])

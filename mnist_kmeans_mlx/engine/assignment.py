@@ -12,10 +12,10 @@ from mnist_kmeans_mlx.engine.bounds import LowerBounds
 from mnist_kmeans_mlx.engine.comparison import (
     FEW,
     Comparison,
+    Pairs,
     two_smallest,
     two_smallest_of_columns,
     two_smallest_of_pairs,
-    within,
 )
 from mnist_kmeans_mlx.engine.distances import Codebook, decide
 from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels, Points
@@ -115,11 +115,12 @@ class BoundedAssignment:
 
     What is open is compared in a sketch of the rows first, where one pays. It spans the centres of
     one step, for which it is as good as the rows; the more centres move since, the more rows it
-    leaves open, each with a few centres, and with these it is compared in full. After as many as
-    there are rows it pays to turn the sketch to where the centres are.
+    leaves open to be compared in full. After as many as there are rows it is turned to where the
+    centres are.
 
     Where a comparison is dear, rows keep lower bounds of the distances to each of the others too
-    (C. Elkan, *Using the triangle inequality to accelerate k-means*, ICML 2003).
+    (C. Elkan, *Using the triangle inequality to accelerate k-means*, ICML 2003). What a sketch
+    leaves open is then compared in full with no centres but those that it is open with.
 
     With neither, what is open is compared with those few centres first that moved farthest: how
     far the others came bounds how near they can be. (T. Kaukoranta, P. Fränti and O. Nevalainen,
@@ -180,10 +181,12 @@ class BoundedAssignment:
                 rows = self._open(step, sketched or whole, part)
                 if self._movers:
                     rows = self._compare_with_movers(step, whole, movers, rows)
-            if sketched is None:
-                return len(rows), self._compare(step, whole, rows).rows
-            open_ = self._compare(step, sketched, rows)
-            return len(open_.rows), self._compare_pairs(step, whole, open_)
+            if sketched is not None:
+                pairs: list[Pairs] = []
+                rows = self._compare(step, sketched, rows, pairs)
+                if self._lower is not None:
+                    return len(rows), self._compare_pairs(step, whole, rows, pairs)
+            return len(rows), self._compare(step, whole, rows)
 
         self._settled = True
         # Scores are made block by block; of all rows of a part there are a few numbers each.
@@ -283,12 +286,16 @@ class BoundedAssignment:
         self._renew(step, rows, label, upper, nearest_other)
         return rows[open_]
 
-    def _compare(self, step: _Step, look: Comparison, rows: Index) -> _Open:
-        """Compare rows with all centres and renew their bounds; return what is left open."""
+    def _compare(
+        self, step: _Step, look: Comparison, rows: Index, pairs: list[Pairs] | None = None
+    ) -> Index:
+        """Compare rows with all centres and renew their bounds; return those left open.
+
+        What these are left open with is added to `pairs`, where bounds to each centre are kept.
+        """
         norms_sq, label = self._norms_sq[rows], self._labels[rows]
         error = look.error(norms_sq)
         best, second = np.empty((2, len(rows)), dtype=np.float32)
-        left = [_NONE]
         for part in _blocks(len(rows), *look.factor.shape):
             block = look.rows(rows[part])
             scores = look.scores(block, step.by_row)
@@ -299,54 +306,56 @@ class BoundedAssignment:
                 label[part], best[part], second[part] = found
             if look.rest is not None:
                 best[part] += look.width(block, label[part])
-            limit = best[part] + 2 * error[part]
-            open_ = np.flatnonzero(second[part] <= limit)
-            by_row = scores if step.by_row else scores.T
-            near = within(np.ascontiguousarray(by_row[open_]), limit[open_])
-            left.append((part.start + open_, *near))
             if self._lower is not None:
+                if pairs is not None:
+                    limit = best[part] + 2 * error[part]
+                    left = np.flatnonzero(second[part] <= limit)
+                    pairs.append(look.within(scores[left], limit[left], norms_sq[part][left]))
                 lower = look.lower(scores, norms_sq[part, None], error[part, None])
                 self._lower.keep(rows[part], lower)
+        open_ = second <= best + 2 * error
         upper = look.upper(best, norms_sq, error)
         nearest_other = look.lower(second, norms_sq, error)
         self._renew(step, rows, label, upper, nearest_other)
-        open_, lengths, centers, others = map(np.concatenate, zip(*left, strict=True))
-        others = look.lower(others, norms_sq[open_], error[open_])
-        return _Open(rows[open_], np.repeat(np.arange(len(open_)), lengths), centers, others)
+        return rows[open_]
 
-    def _compare_pairs(self, step: _Step, look: Comparison, open_: _Open) -> Index:
+    def _compare_pairs(
+        self, step: _Step, look: Comparison, rows: Index, pairs: list[Pairs]
+    ) -> Index:
         """Compare rows with their own centre and those that are open, and renew their bounds.
 
-        Returns rows that float32 leaves in doubt.
+        Returns rows left open.
         """
-        rows, place, centers, others = open_
+        assert self._lower is not None
+        if len(rows) == 0:
+            return rows
+        lengths, centers, others = map(np.concatenate, zip(*pairs, strict=True))
+        place = np.repeat(np.arange(len(rows)), lengths)
         norms_sq, label = self._norms_sq[rows], self._labels[rows]
         error = look.error(norms_sq)
         own, scores = (np.empty(len(x), dtype=np.float32) for x in (rows, centers))
         starts = np.searchsorted(place, np.arange(len(rows) + 1))
         for part in _blocks(len(rows), look.factor.shape[0]):
-            block, pairs = look.rows(rows[part]), slice(starts[part.start], starts[part.stop])
+            block, beside = look.rows(rows[part]), slice(starts[part.start], starts[part.stop])
             own[part] = look.scores_with_own(block, label[part])
-            beside = np.take(block, place[pairs] - part.start, axis=0)
-            scores[pairs] = look.scores_with_own(beside, centers[pairs])
-        if self._lower is not None:
-            lower = look.lower(scores.copy(), norms_sq[place], error[place])
-            self._lower.keep_some(rows[place], centers, lower)
+            block = np.take(block, place[beside] - part.start, axis=0)
+            scores[beside] = look.scores_with_own(block, centers[beside])
+        lower = look.lower(scores.copy(), norms_sq[place], error[place])
+        self._lower.keep_some(rows[place], centers, lower)
         winner, nearest, following = two_smallest_of_pairs(scores, starts[:-1])
         best, second = np.minimum(own, nearest), np.maximum(own, nearest)
         closer = np.flatnonzero(nearest < own)
         second[closer] = np.minimum(own[closer], following[closer])
         before, label[closer] = label[closer], centers[winner[closer]]
-        if self._lower is not None:
-            lower = look.lower(own[closer], norms_sq[closer], error[closer])
-            self._lower.keep_some(rows[closer], before, lower)
-            # A row's own centre is not one of the others, and as far as can be.
-            self._lower.keep_some(rows[closer], label[closer], np.full_like(lower, np.inf))
-        doubt = second <= best + 2 * error
+        lower = look.lower(own[closer], norms_sq[closer], error[closer])
+        self._lower.keep_some(rows[closer], before, lower)
+        # A row's own centre is not one of the others, and as far as can be.
+        self._lower.keep_some(rows[closer], label[closer], np.full_like(lower, np.inf))
+        open_ = second <= best + 2 * error
         upper = look.upper(best, norms_sq, error)
         nearest_other = np.minimum(look.lower(second, norms_sq, error), others)
         self._renew(step, rows, label, upper, nearest_other)
-        return rows[doubt]
+        return rows[open_]
 
     def _renew(
         self, step: _Step, rows: Index, label: Labels, upper: Float32, nearest_other: Float32
@@ -357,34 +366,9 @@ class BoundedAssignment:
         self._nearest_other[rows] = nearest_other + step.largest_drift
 
 
-# No rows left open, and what would be `within` of them.
-_NONE = (*np.empty((3, 0), dtype=np.intp), np.empty(0, dtype=np.float32))
-
-
 def _blocks(n: int, *widths: int) -> list[slice]:
     """Slices of `n` rows of which float32 numbers of these widths stay in cache."""
     return slices(n, max(1, BLOCK // (4 * max(widths))))
-
-
-class _Open(NamedTuple):
-    """What a comparison leaves open: rows, each with its own centre and with others.
-
-    Attributes
-    ----------
-    rows : ndarray of int
-        These rows.
-    place : ndarray of int
-        For each pair of a row and a centre the place of the row in `rows`, in rising order.
-    centers : ndarray of int
-        For each pair the centre.
-    others : ndarray of float32
-        Lower bounds of the distances of `rows` to all centres but these and their own.
-    """
-
-    rows: Index
-    place: Index
-    centers: Index
-    others: Float32
 
 
 class _Step(NamedTuple):

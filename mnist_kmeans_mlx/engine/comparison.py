@@ -16,6 +16,8 @@ from mnist_kmeans_mlx.engine.sketch import TurningSketch
 # with all.
 FEW = 48
 
+Pairs = tuple[Index, Index, Float32]
+
 
 class Comparison:
     """Centres of one step as rows, or a sketch of them, are compared with, and what that tells.
@@ -106,6 +108,18 @@ class Comparison:
         rounding = 5 * np.float32(FLOAT32_ROUNDOFF) * np.square(norms + self._largest)
         return self._slope * norms + self._constant + rounding
 
+    def within(self, scores: Float32, limit: Float32, norms_sq: Float32) -> Pairs:
+        """What scores ``(m, k)`` of rows leave open by being within a limit; these are overwritten.
+
+        Returns with how many centres each row is left open, with which, and lower bounds of the
+        distances to all others.
+        """
+        near = scores <= limit[:, None]
+        centers = np.flatnonzero(near) % scores.shape[1]
+        scores[near] = np.inf
+        others = self.lower(scores.min(axis=1), norms_sq, self.error(norms_sq))
+        return np.count_nonzero(near, axis=1), centers, others
+
     def upper(self, score: Float32, norms_sq: Float32, error: Float32) -> Float32:
         """Upper bound of a distance."""
         return np.sqrt(np.maximum(score + (norms_sq + error), 0))
@@ -147,14 +161,3 @@ def two_smallest_of_pairs(scores: Float32, starts: Index) -> tuple[Index, Float3
     place = least[np.searchsorted(least, starts)]
     scores[place] = np.inf
     return place, best, np.minimum.reduceat(scores, starts)
-
-
-def within(scores: Float32, limit: Float32) -> tuple[Index, Index, Float32]:
-    """How many scores of each row are within its limit, where these are, and the least that is not.
-
-    Those within become infinite.
-    """
-    near = scores <= limit[:, None]
-    where = np.flatnonzero(near) % scores.shape[1]
-    scores[near] = np.inf
-    return np.count_nonzero(near, axis=1), where, scores.min(axis=1)
