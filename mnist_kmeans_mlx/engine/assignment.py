@@ -152,8 +152,10 @@ class BoundedAssignment:
         self._upper, self._nearest_other = np.empty((2, points.n), dtype=np.float32)
         self._sketch = points.turning_sketch(k) if rich else None
         each = rich and _is_dear(points, k)
-        usual = np.sqrt(points.norms_sq.sum() / max(1, points.n))
-        self._lower = LowerBounds(points.n, k, REACH * usual) if each else None
+        self._lower = None
+        if each:
+            usual = np.sqrt(points.norms_sq.sum() / max(1, points.n))
+            self._lower = LowerBounds(points.n, k, REACH * usual)
         self._movers = k // 8 if self._sketch is None and not each and k > MANY else 0
         self._drift = np.zeros(k)
         self._largest_drift = 0.0

@@ -16,6 +16,7 @@ from mnist_kmeans_mlx.engine.sketch import TurningSketch
 # with all.
 FEW = 48
 
+# What rows are left open with: what `Comparison.within` returns.
 Pairs = tuple[Index, Index, Float32]
 
 
