@@ -254,7 +254,10 @@ n_features), default="k-means++"
 
         tell = None if keeper is None else keeper.note
         restarts = Restarts(at, self._n_init, seed=seed, solve=solve, better=better, tell=tell)
-        best = restarts.run(device, self._side_by_side(points))
+        side_by_side = self._side_by_side(points)
+        if side_by_side > 1:
+            points.prepare()
+        best = restarts.run(device, side_by_side)
 
         distinct = len(_used(best.labels, group))
         if distinct < self.n_clusters:

@@ -169,7 +169,7 @@ class BoundedAssignment:
         step, first = self._step(codebook), self._previous is None
         self._previous = codebook.centers
         whole, sketched = Comparison.whole(codebook), None
-        movers = whole.of_some(step.movers)
+        movers = whole.of_some(step.movers) if self._movers else None
         if self._sketch is not None and self._settled:
             if self._left_open >= points.n:
                 codebook.turn(self._sketch)
@@ -181,7 +181,7 @@ class BoundedAssignment:
                 rows = np.arange(part.start, part.stop)
             else:
                 rows = self._open(step, sketched or whole, part)
-                if self._movers:
+                if movers is not None:
                     rows = self._compare_with_movers(step, whole, movers, rows)
             if sketched is not None:
                 pairs: list[Pairs] = []

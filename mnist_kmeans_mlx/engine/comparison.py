@@ -145,14 +145,19 @@ def two_smallest(scores: Float32) -> tuple[Index, Float32, Float32]:
 def two_smallest_of_columns(scores: Float32, label: Labels) -> tuple[Labels, Float32, Float32]:
     """The same of each column. To compare rows with one another takes less than to look along.
 
-    `label` is a guess of where the smallest is that is right for most columns.
+    `label` is a guess of where the smallest is that is right for most columns; what it points at
+    becomes infinite.
     """
-    columns, best = np.arange(len(label)), scores.min(axis=0)
-    wrong = np.flatnonzero(best < scores[label, columns])
-    label = label.copy()
-    label[wrong] = np.take(scores, wrong, axis=1).argmin(axis=0)
-    scores[label, columns] = np.inf
-    return label, best, scores.min(axis=0)
+    place = label * np.intp(len(label)) + np.arange(len(label))
+    flat, label = scores.reshape(-1), label.copy()
+    guessed = flat.take(place)
+    flat[place] = np.inf
+    other = scores.min(axis=0)
+    best, second = np.minimum(guessed, other), np.maximum(guessed, other)
+    wrong = np.flatnonzero(other < guessed)
+    label[wrong], _, third = two_smallest(np.take(scores, wrong, axis=1).T.copy())
+    second[wrong] = np.minimum(second[wrong], third)
+    return label, best, second
 
 
 def two_smallest_of_pairs(scores: Float32, starts: Index) -> tuple[Index, Float32, Float32]:

@@ -255,6 +255,10 @@ class Points:
             return None
         return Sketch.make(self.float32, self.norms_sq, self.d, self.host)
 
+    def prepare(self) -> None:
+        """Make with all threads what each would make for itself, or wait for another to make."""
+        _ = self.sketch
+
     def turning_width(self, k: int) -> int:
         """Most columns of a sketch that turns to `k` centres; zero where none pays."""
         pays = self.keep and self.n >= FEWEST_ROWS and 2 * k <= self.d
