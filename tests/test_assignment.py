@@ -1,5 +1,7 @@
 """Labels are those of float64, however poorly the device multiplies."""
 
+import tracemalloc
+
 import numpy as np
 import oracle
 import pytest
@@ -139,6 +141,23 @@ def test_axes_turn_to_where_the_centres_are(k, d, rank, multiplier, device, monk
         assert_bounds(bounded, distances * points.scale, labels)
         centers = centers + 10.0 ** -(step % 4) * rng.normal(size=centers.shape)
     assert len(turns) >= (3 if rank == 200 else 1)
+
+
+def test_a_crowd_of_centres_takes_no_more_memory(device):
+    rows = oracle.make_rows("normal", 4096, 260, seed=0)
+    points, centers = Points(rows, resolve(device)), rows[:130].copy()
+    # As near to every row as one another, and nearer than the others to all but these.
+    centers[20:] = 0
+    expected = oracle.distances_sq(rows, centers).argmin(axis=1)
+    assert np.mean(expected == 20) > 0.9
+    bounded = BoundedAssignment(points, 130, settled=True)
+    tracemalloc.start()
+    for _ in range(2):
+        np.testing.assert_array_equal(bounded(Codebook(points, centers)), expected)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # A copy of a row for each of 110 centres would be 469 MB; blocks are some 12 MB for each core.
+    assert peak < 300e6
 
 
 def test_rows_without_structure_have_no_sketch(device):

@@ -27,6 +27,8 @@ BLOCK = 4 << 20
 MANY = 128
 # Wider rows or sketches take longer to compare with a centre than to look a bound up.
 WIDE = 128
+# With more centres, to compare a row with each by itself takes longer than with all at once.
+CROWD = 8
 # What bounds to each centre and its way rarely exceed, in norms of a usual row.
 REACH = 4
 
@@ -326,12 +328,18 @@ class BoundedAssignment:
     ) -> Index:
         """Compare rows with their own centre and those that are open, and renew their bounds.
 
-        Returns rows left open.
+        Rows open with a crowd are compared with all. Returns rows left open.
         """
         assert self._lower is not None
         if len(rows) == 0:
             return rows
         lengths, centers, others = map(np.concatenate, zip(*pairs, strict=True))
+        crowded = lengths > CROWD
+        if crowded.any():
+            doubts = self._compare(step, look, rows[crowded])
+            some = ~crowded
+            few = [(lengths[some], centers[np.repeat(some, lengths)], others[some])]
+            return np.concatenate([doubts, self._compare_pairs(step, look, rows[some], few)])
         place = np.repeat(np.arange(len(rows)), lengths)
         norms_sq, label = self._norms_sq[rows], self._labels[rows]
         error = look.error(norms_sq)
