@@ -255,8 +255,8 @@ n_features), default="k-means++"
         tell = None if keeper is None else keeper.note
         restarts = Restarts(at, self._n_init, seed=seed, solve=solve, better=better, tell=tell)
         side_by_side = self._side_by_side(points)
-        if side_by_side > 1:
-            points.prepare()
+        if side_by_side > 1 and algorithm != "lloyd":
+            points.turning_base(self.n_clusters)  # with all threads, before these part
         best = restarts.run(device, side_by_side)
 
         distinct = len(_used(best.labels, group))

@@ -16,6 +16,7 @@ from mnist_kmeans_mlx.engine.comparison import (
     two_smallest,
     two_smallest_of_columns,
     two_smallest_of_pairs,
+    two_smallest_with_own,
 )
 from mnist_kmeans_mlx.engine.distances import Codebook, decide
 from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels, Points
@@ -276,13 +277,8 @@ class BoundedAssignment:
             mover = place[label[part]]
             moved = np.flatnonzero(mover >= 0)
             scores[mover[moved], moved] = np.inf
-            nearest = scores.min(axis=0)
-            best[part], second[part] = np.minimum(own, nearest), np.maximum(own, nearest)
-            changed = np.flatnonzero(nearest < own)
-            number, _, third = two_smallest(np.ascontiguousarray(scores.T[changed]))
-            changed += part.start
-            label[changed] = step.movers[number]
-            second[changed] = np.minimum(second[changed], third)
+            closer, number, best[part], second[part] = two_smallest_with_own(own, scores)
+            label[part.start + closer] = step.movers[number]
         upper = look.upper(best, norms_sq, error)
         others = self._nearest_other[rows] - step.rest_drift
         open_ = (second <= best + 2 * error) | (others <= upper + step.slack)

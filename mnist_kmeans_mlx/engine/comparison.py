@@ -152,12 +152,23 @@ def two_smallest_of_columns(scores: Float32, label: Labels) -> tuple[Labels, Flo
     flat, label = scores.reshape(-1), label.copy()
     guessed = flat.take(place)
     flat[place] = np.inf
-    other = scores.min(axis=0)
-    best, second = np.minimum(guessed, other), np.maximum(guessed, other)
-    wrong = np.flatnonzero(other < guessed)
-    label[wrong], _, third = two_smallest(np.take(scores, wrong, axis=1).T.copy())
-    second[wrong] = np.minimum(second[wrong], third)
+    wrong, right, best, second = two_smallest_with_own(guessed, scores)
+    label[wrong] = right
     return label, best, second
+
+
+def two_smallest_with_own(own: Float32, others: Float32) -> tuple[Index, Index, Float32, Float32]:
+    """Of each column of scores and an own one that stands apart.
+
+    Returns in which columns another is smaller than the own, where the smallest is in these, and
+    of all columns the smallest and the next.
+    """
+    nearest = others.min(axis=0)
+    best, second = np.minimum(own, nearest), np.maximum(own, nearest)
+    closer = np.flatnonzero(nearest < own)
+    place, _, third = two_smallest(np.take(others, closer, axis=1).T.copy())
+    second[closer] = np.minimum(second[closer], third)
+    return closer, place, best, second
 
 
 def two_smallest_of_pairs(scores: Float32, starts: Index) -> tuple[Index, Float32, Float32]:

@@ -255,10 +255,6 @@ class Points:
             return None
         return Sketch.make(self.float32, self.norms_sq, self.d, self.host)
 
-    def prepare(self) -> None:
-        """Make with all threads what each would make for itself, or wait for another to make."""
-        _ = self.sketch
-
     def turning_width(self, k: int) -> int:
         """Most columns of a sketch that turns to `k` centres; zero where none pays."""
         pays = self.keep and self.n >= FEWEST_ROWS and 2 * k <= self.d
@@ -268,9 +264,12 @@ class Points:
         """Narrow copy of the rows on axes that turn to `k` centres, where one pays."""
         if self.turning_width(k) == 0:
             return None
-        fixed = max(0, TURNING_WIDTH - k)
-        base = self.sketch if fixed else None
+        base, fixed = self.turning_base(k), max(0, TURNING_WIDTH - k)
         return TurningSketch(self.float32, self.norms_sq, base, fixed, k, self.host)
+
+    def turning_base(self, k: int) -> Sketch | None:
+        """What all such narrow copies take the axes from that do not turn, made only once."""
+        return self.sketch if self.turning_width(k) and k < TURNING_WIDTH else None
 
     # Rows
 
