@@ -6,13 +6,13 @@ Here NumPy meets MLX: rows come as whatever scikit-learn takes, answers leave as
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from functools import wraps
 from numbers import Integral, Real
 from typing import Any, TypeVar, cast
 
-import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import issparse
@@ -34,6 +34,7 @@ from sklearn.utils.validation import (
 )
 
 from mnist_kmeans_mlx import device as devices
+from mnist_kmeans_mlx.arrays import as_numpy
 from mnist_kmeans_mlx.datasets.sources import open_rows
 from mnist_kmeans_mlx.distributed import current
 from mnist_kmeans_mlx.engine import lots, pairwise, seeding, sphere
@@ -183,8 +184,7 @@ class BaseKMeans(
         """Raise ValueError if what a file holds besides centres and labels cannot be."""
 
     def _validate_rows(self, X: Any, *, reset: bool) -> Any:
-        if isinstance(X, mx.array):
-            X = from_mlx(X)
+        X = as_numpy(X)
         if _are_paths(X):
             X = open_rows(X)
         if is_source(X):
@@ -231,11 +231,10 @@ class BaseKMeans(
             one = given or (isinstance(self.init, str) and self.init != "random")
             return 1 if one else default
         if given and self.n_init != 1:
-            warnings.warn(
+            warn(
                 "Explicit initial center position passed: performing only one init in "
                 f"{type(self).__name__} instead of n_init={self.n_init}.",
                 RuntimeWarning,
-                stacklevel=5,
             )
             return 1
         return int(self.n_init)
@@ -243,8 +242,7 @@ class BaseKMeans(
     def _checked_init(self, X: Any) -> Any:
         if not _is_arraylike_not_scalar(self.init):
             return self.init
-        init = from_mlx(self.init) if isinstance(self.init, mx.array) else self.init
-        init = check_array(init, dtype=center_dtype(X), copy=True, order="C")
+        init = check_array(as_numpy(self.init), dtype=center_dtype(X), copy=True, order="C")
         self._check_center_shape(X, init, self.n_clusters)
         return init.astype(np.float64)
 
@@ -281,7 +279,7 @@ class BaseKMeans(
         if not issparse(rows):
             rows = rows.astype(dtype) - mean
         centers = init(rows, n_clusters, random_state=random_state)
-        centers = check_array(centers, dtype=dtype, order="C").astype(np.float64)
+        centers = check_array(as_numpy(centers), dtype=dtype, order="C").astype(np.float64)
         self._check_center_shape(rows, centers, n_clusters)
         return centers + mean
 
@@ -331,6 +329,15 @@ class BaseKMeans(
         return self._cost(np.square(result)) if self.metric == "cosine" else result
 
 
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn at the line that called this package, however many calls and decorators lie between."""
+    frame, level = sys._getframe(1), 2
+    inside = __name__.partition(".")[0], "sklearn"
+    while frame.f_back is not None and frame.f_globals["__name__"].partition(".")[0] in inside:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
+
+
 def blocks(X: Any) -> Iterator[slice]:
     """Slices of rows of which each takes at most `BLOCK_BYTES` on the device."""
     step = max(1, BLOCK_BYTES // (4 * X.shape[1]))
@@ -349,15 +356,23 @@ def center_dtype(X: Any) -> Any:
 
 
 def checked_weights(sample_weight: Any, X: Any) -> Float64 | None:
-    """Weights in float64; None where all rows weigh the same."""
+    """Weights in float64; None where all rows weigh the same.
+
+    Raises
+    ------
+    ValueError
+        There is not one for each row, all are zero, or any is negative, NaN or infinite; or their
+        sum is more than float64 holds.
+    """
     if sample_weight is None:
         return None
-    weights: Float64 = _check_sample_weight(sample_weight, X, dtype=np.float64)
+    weights: Float64 = _check_sample_weight(
+        as_numpy(sample_weight), X, dtype=np.float64, ensure_non_negative=True
+    )
+    with np.errstate(over="ignore"):
+        if not np.isfinite(weights.sum() * len(weights)):
+            raise ValueError(
+                f"sample_weight is too large to be summed: its largest is {weights.max():.2g}; "
+                "divide all weights by the same number, which changes no cluster."
+            )
     return weights
-
-
-def from_mlx(a: mx.array) -> npt.NDArray[Any]:
-    """NumPy array of an MLX array; bfloat16, which NumPy lacks, as float32."""
-    if a.dtype == mx.bfloat16:
-        a = a.astype(mx.float32)
-    return devices.host_view(a)

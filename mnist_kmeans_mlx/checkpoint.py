@@ -30,6 +30,7 @@ from mnist_kmeans_mlx.estimator import KMeans
 from mnist_kmeans_mlx.persistence.files import check_writable, remove_leftovers, write_atomically
 from mnist_kmeans_mlx.persistence.record import Record, checksum, read_record, unpack_record
 from mnist_kmeans_mlx.persistence.safetensors import Damage
+from mnist_kmeans_mlx.progress import History
 
 __all__ = ["Checkpoint", "CheckpointError"]
 
@@ -146,7 +147,14 @@ class Checkpoint:
         """The integer that was `random_state` of the fit in the file."""
         return None if self._found is None else self._found.identity["random_state"]
 
-    def fit(self, estimator: KMeans, X: Any, sample_weight: Any = None) -> KMeans:
+    def fit(
+        self,
+        estimator: KMeans,
+        X: Any,
+        sample_weight: Any = None,
+        *,
+        history: History | None = None,
+    ) -> KMeans:
         """Fit an estimator, from where the file left off.
 
         Parameters
@@ -156,6 +164,8 @@ class Checkpoint:
             `verbose` may differ.
         X, sample_weight
             As for `KMeans.fit`.
+        history : History, optional
+            Collects the inertia of each iteration.
 
         Returns
         -------
@@ -179,16 +189,14 @@ class Checkpoint:
                 f"{type(estimator).__name__}."
             )
         self._began, self._now = time.monotonic(), None
-        estimator.__dict__["_keeper"] = self
         try:
-            estimator.fit(X, sample_weight=sample_weight)
+            estimator._fit(X, sample_weight, keeper=self, history=history)
         except KeyboardInterrupt:
             with contextlib.suppress(OSError):
                 self._write()
             self._leave(estimator)
             raise
         finally:
-            estimator.__dict__.pop("_keeper", None)
             self.__dict__.pop("_points", None)  # a copy of the rows
         self._write()
         return estimator

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable
 from copy import copy
 from functools import partial
 from numbers import Integral
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
-import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 from sklearn import cluster
@@ -21,7 +19,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from mnist_kmeans_mlx import device as devices
-from mnist_kmeans_mlx.base import BaseKMeans, center_dtype, checked_weights, from_mlx, on_threads
+from mnist_kmeans_mlx.arrays import as_numpy
+from mnist_kmeans_mlx.base import BaseKMeans, center_dtype, checked_weights, on_threads, warn
 from mnist_kmeans_mlx.datasets.sources import Batches, check_finite, from_memmap
 from mnist_kmeans_mlx.device import Device
 from mnist_kmeans_mlx.distributed import Group, current
@@ -31,7 +30,19 @@ from mnist_kmeans_mlx.engine.lloyd import NO_LABELS, Observer, Run, State, lloyd
 from mnist_kmeans_mlx.engine.points import Float64, Points
 from mnist_kmeans_mlx.engine.restarts import Restarts, Standing, Start
 from mnist_kmeans_mlx.memory import is_source, plan
-from mnist_kmeans_mlx.progress import announce_end, announcer
+from mnist_kmeans_mlx.progress import History, announce_end, announcer
+
+
+class Keeper(Protocol):
+    """Keeps how far a fit has come, as `Checkpoint` does."""
+
+    def begin(
+        self, estimator: KMeans, X: Any, points: Points, random_state: np.random.RandomState
+    ) -> Standing:
+        """Where the fit is to go on; sets the random state to its position there."""
+
+    def note(self, standing: Standing, position: Any) -> None:
+        """Take note of how far the fit and its random state have come."""
 
 
 class KMeans(BaseKMeans):
@@ -163,8 +174,6 @@ n_features), default="k-means++"
         self.device = device
         self.memory = memory
 
-    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
-    @on_threads
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Find the clusters of the rows of `X`.
 
@@ -199,6 +208,19 @@ n_features), default="k-means++"
         DistributedError
             If the ranks of a group are not at the same fit, or one of them fails.
         """
+        return self._fit(X, sample_weight)
+
+    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @on_threads
+    def _fit(
+        self,
+        X: Any,
+        sample_weight: Any = None,
+        *,
+        keeper: Keeper | None = None,
+        history: History | None = None,
+    ) -> Self:
+        """`fit`, in sight of what keeps how far it has come and what collects its inertia."""
         device, group = devices.resolve(self.device), current()
         X = self._validate_rows(X, reset=True)
         self._check_rows(X, int(group.sum(X.shape[0])), dense_rows=X.shape[0])
@@ -217,8 +239,6 @@ n_features), default="k-means++"
                 "'k-means++' or 'random'."
             )
         mean = self._mean_for(init, points.rows)
-        # For this fit only: a Checkpoint's, and what collects the curve of inertia.
-        keeper, history = (self.__dict__.pop(name, None) for name in ("_keeper", "_history"))
         at = Standing() if keeper is None else keeper.begin(self, X, points, random_state)
 
         seed = self._starts(points, at, init, random_state, mean, project)
@@ -261,11 +281,10 @@ n_features), default="k-means++"
 
         distinct = len(_used(best.labels, group))
         if distinct < self.n_clusters:
-            warnings.warn(
+            warn(
                 f"Number of distinct clusters ({distinct}) found smaller than "
                 f"n_clusters ({self.n_clusters}). Possibly due to duplicate points in X.",
                 ConvergenceWarning,
-                stacklevel=4,
             )
         self._set_fitted(best, dtype, device.name)
         return self
@@ -384,8 +403,8 @@ n_features), default="k-means++"
         parameters = {name: getattr(self, name) for name in cluster.KMeans().get_params()}
         if self.algorithm == "auto":
             parameters["algorithm"] = "lloyd"
-        if isinstance(self.init, mx.array):
-            parameters["init"] = from_mlx(self.init).copy()
+        if not isinstance(self.init, str) and not callable(self.init):
+            parameters["init"] = np.array(as_numpy(self.init))
         result = cluster.KMeans(**parameters)
         _copy_attributes(self, result)
         # What fit would have found out; predict wants to know.
@@ -477,10 +496,9 @@ n_features), default="k-means++"
 
     def _checked_algorithm(self) -> str:
         if self.algorithm == "elkan" and self.n_clusters == 1:
-            warnings.warn(
+            warn(
                 "algorithm='elkan' doesn't make sense for a single cluster. Using 'lloyd' instead.",
                 RuntimeWarning,
-                stacklevel=5,
             )
             return "lloyd"
         return self.algorithm

@@ -5,14 +5,14 @@ from __future__ import annotations
 from numbers import Integral
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from mnist_kmeans_mlx import device as devices
-from mnist_kmeans_mlx.base import checked_weights, from_mlx
+from mnist_kmeans_mlx.arrays import as_numpy
+from mnist_kmeans_mlx.base import checked_weights
 from mnist_kmeans_mlx.engine import seeding
 from mnist_kmeans_mlx.engine.points import Points
 from mnist_kmeans_mlx.estimator import KMeans
@@ -67,6 +67,7 @@ def k_means(
     {
         "n_clusters": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
+        "n_local_trials": [Interval(Integral, 1, None, closed="left"), None],
         "device": [StrOptions({"auto", "gpu", "cpu"})],
     },
     prefer_skip_nested_validation=True,
@@ -123,8 +124,7 @@ def kmeans_plusplus(
     >>> indices
     array([3, 2])
     """
-    rows = from_mlx(X) if isinstance(X, mx.array) else X
-    rows = check_array(rows, accept_sparse="csr", accept_large_sparse=False)
+    rows = check_array(as_numpy(X), accept_sparse="csr", accept_large_sparse=False)
     n = rows.shape[0]
     if n < n_clusters:
         raise ValueError(f"n_samples={n} should be >= n_clusters={n_clusters}.")

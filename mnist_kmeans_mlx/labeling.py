@@ -8,8 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
+from mnist_kmeans_mlx.arrays import as_numpy
+from mnist_kmeans_mlx.base import checked_weights
 from mnist_kmeans_mlx.estimator import KMeans
 
 
@@ -50,8 +52,7 @@ def infer_cluster_labels(kmeans: Any, y: Any) -> dict[int, list[int]]:
 
 def _class_counts(kmeans: Any, y: Any) -> npt.NDArray[np.intp]:
     """How many members of each cluster (rows) have each class (columns)."""
-    truth = np.asarray(y)
-    clusters = np.asarray(kmeans.labels_)
+    truth, clusters = np.asarray(as_numpy(y)), np.asarray(as_numpy(kmeans.labels_))
     if truth.shape != clusters.shape:
         raise ValueError(
             f"y has shape {truth.shape} but the estimator was fitted on {len(clusters)} rows: pass "
@@ -95,7 +96,7 @@ def infer_data_labels(
     >>> infer_data_labels([1, 0, 2], {3: [1], 7: [0, 2]})
     array([3, 7, 7], dtype=uint8)
     """
-    index = np.asarray(clusters)
+    index = np.asarray(as_numpy(clusters))
     if index.size and (index.dtype.kind not in "biu" or index.min() < 0):
         raise ValueError(f"clusters must be non-negative integers, not {index.dtype}.")
     index = index.astype(np.intp)
@@ -165,18 +166,18 @@ class ClusterClassifier(ClassifierMixin, BaseEstimator):
             If `X` or `y` are not valid, or `y` holds a continuous target.
         """
         estimator = KMeans() if self.estimator is None else self.estimator
-        _, y = validate_data(self, X, y, accept_sparse="csr", dtype=None)
+        X = as_numpy(X)
+        _, y = validate_data(self, X, as_numpy(y), accept_sparse="csr", dtype=None)
         check_classification_targets(y)
         self.classes_, encoded = np.unique(y, return_inverse=True)
-        weights, passed_on = np.ones(len(encoded)), {}
-        if sample_weight is not None:
-            weights = _check_sample_weight(sample_weight, X)
+        weights, passed_on = checked_weights(sample_weight, X), {}
+        if weights is not None:
             passed_on = {"sample_weight": weights}
         self.estimator_ = clone(estimator).fit(X, **passed_on)
         clusters = np.asarray(self.estimator_.labels_)
         n_clusters = max(int(getattr(self.estimator_, "n_clusters", 0)), int(clusters.max()) + 1)
         counts = np.zeros((n_clusters, len(self.classes_)))
-        np.add.at(counts, (clusters, encoded), weights)
+        np.add.at(counts, (clusters, encoded), 1 if weights is None else weights)
         counts[counts.sum(axis=1) == 0] = counts.sum(axis=0)
         self.cluster_shares_ = counts / counts.sum(axis=1, keepdims=True)
         return self
@@ -217,6 +218,7 @@ class ClusterClassifier(ClassifierMixin, BaseEstimator):
         return shares
 
     def _clusters(self, X: Any) -> Any:
+        X = as_numpy(X)
         validate_data(self, X, reset=False, accept_sparse="csr", dtype=None)
         return self.estimator_.predict(X)
 

@@ -10,6 +10,8 @@ import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 from sklearn import metrics
 
+from mnist_kmeans_mlx.arrays import as_numpy
+
 
 @dataclass(frozen=True, eq=False)
 class Scores:
@@ -91,7 +93,7 @@ def score_labels(y_true: Any, clusters: Any, y_pred: Any) -> Scores:
     >>> scores.accuracy, scores.matched_accuracy, scores.missing
     (1.0, 0.75, [])
     """
-    y_true, clusters, y_pred = np.asarray(y_true), np.asarray(clusters), np.asarray(y_pred)
+    y_true, clusters, y_pred = (np.asarray(as_numpy(y)) for y in (y_true, clusters, y_pred))
     if not len(y_true) == len(clusters) == len(y_pred):
         raise ValueError(
             f"y_true, clusters and y_pred have {len(y_true)}, {len(clusters)} and {len(y_pred)} "

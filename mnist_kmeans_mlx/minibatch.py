@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -14,7 +13,7 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.sparsefuncs import mean_variance_axis
 
 from mnist_kmeans_mlx import device as devices
-from mnist_kmeans_mlx.base import BaseKMeans, center_dtype, checked_weights, on_threads
+from mnist_kmeans_mlx.base import BaseKMeans, center_dtype, checked_weights, on_threads, warn
 from mnist_kmeans_mlx.device import Device
 from mnist_kmeans_mlx.engine import minibatch
 from mnist_kmeans_mlx.engine.assignment import FullAssignment
@@ -307,11 +306,10 @@ default="k-means++"
             if size < self.n_clusters:
                 size = 3 * self.n_clusters
         elif size < self.n_clusters:
-            warnings.warn(
+            warn(
                 f"init_size={size} should be larger than n_clusters={self.n_clusters}. Setting it "
                 "to min(3*n_clusters, n_samples)",
                 RuntimeWarning,
-                stacklevel=5,
             )
             size = 3 * self.n_clusters
         self._init_size = min(size, n)

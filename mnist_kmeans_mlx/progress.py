@@ -34,8 +34,7 @@ def announce_end(run: Run, tol: float) -> None:
 class History:
     """The inertia of each iteration of each restart of one fit.
 
-    Costs no pass over the rows. Hand it to an estimator before it is fitted:
-    ``estimator._history = History()``.
+    Costs no pass over the rows.
     """
 
     def __init__(self) -> None:

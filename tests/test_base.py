@@ -16,14 +16,23 @@ from scipy import sparse
 from sklearn import cluster
 from sklearn.base import clone
 from sklearn.datasets import make_blobs
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils._test_common.instance_generator import _get_expected_failed_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from mnist_kmeans_mlx import BisectingKMeans, KMeans, MiniBatchKMeans, base
+from mnist_kmeans_mlx import (
+    BisectingKMeans,
+    Checkpoint,
+    ClusterClassifier,
+    KMeans,
+    MiniBatchKMeans,
+    base,
+    k_means,
+    kmeans_plusplus,
+)
 from mnist_kmeans_mlx.device import Device
 
 THEIRS = {
@@ -232,3 +241,53 @@ def test_parameters_are_sklearns(estimator):
     assert ours.keys() - own == theirs.keys()
     differ = {name for name, value in theirs.items() if ours[name] != value}
     assert differ <= {"algorithm"}, json.dumps(sorted(differ))
+
+
+WEIGHING = {
+    "fit": lambda w: KMeans(2, random_state=0).fit(ROWS, sample_weight=w),
+    "random": lambda w: KMeans(2, init="random", random_state=0).fit(ROWS, sample_weight=w),
+    "score": lambda w: KMeans(2, random_state=0).fit(ROWS).score(ROWS, sample_weight=w),
+    "fit_predict": lambda w: KMeans(2).fit_predict(ROWS, sample_weight=w),
+    "k_means": lambda w: k_means(ROWS, 2, sample_weight=w),
+    "plusplus": lambda w: kmeans_plusplus(ROWS, 2, sample_weight=w),
+    "minibatch": lambda w: MiniBatchKMeans(2).fit(ROWS, sample_weight=w),
+    "partial_fit": lambda w: MiniBatchKMeans(2).partial_fit(ROWS, sample_weight=w),
+    "bisecting": lambda w: BisectingKMeans(2).fit(ROWS, sample_weight=w),
+    "checkpoint": lambda w: Checkpoint(None).fit(KMeans(2), ROWS, w),
+    "classifier": lambda w: ClusterClassifier().fit(ROWS, np.arange(300) % 2, sample_weight=w),
+}
+
+
+@pytest.mark.parametrize("door", WEIGHING)
+def test_weights_come_in_by_one_door(door):
+    for first, message in (
+        (-1, "Negative values in data passed to `sample_weight`"),
+        (np.nan, "Input sample_weight contains NaN"),
+        (np.inf, "Input sample_weight contains infinity"),
+        (1.7e308, "sample_weight is too large to be summed: its largest is 1.7e"),
+    ):
+        weights = np.ones(300)
+        weights[0] = first
+        with pytest.raises(ValueError, match=message):
+            WEIGHING[door](weights)
+    with pytest.raises(ValueError, match="at least one non-zero"):
+        WEIGHING[door](np.zeros(300))
+    WEIGHING[door](np.arange(300))
+
+
+@pytest.mark.parametrize("refused", [ROWS[:1], np.full((9, 6), np.nan), np.full((9, 6), "a")])
+def test_a_fit_that_failed_leaves_nothing_to_the_next(estimator, refused):
+    fresh = clone(estimator).fit(ROWS)
+    with pytest.raises(ValueError, match=r"n_samples|NaN|could not convert|numeric"):
+        estimator.fit(refused)
+    again = estimator.fit(ROWS)
+    assert sorted(vars(again)) == sorted(vars(fresh))
+    np.testing.assert_array_equal(again.labels_, fresh.labels_)
+
+
+def test_warnings_name_the_line_that_called(device):
+    with pytest.warns(ConvergenceWarning) as caught:
+        KMeans(3, device=device).fit(np.zeros((9, 2)))
+    with pytest.warns(RuntimeWarning) as also_caught:
+        MiniBatchKMeans(3, init=ROWS[:3], n_init=2, device=device).fit(ROWS)
+    assert {warning.filename for warning in [*caught, *also_caught]} == {__file__}

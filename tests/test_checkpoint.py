@@ -14,6 +14,7 @@ from mnist_kmeans_mlx.checkpoint import Checkpoint, CheckpointError
 from mnist_kmeans_mlx.device import Device, resolve
 from mnist_kmeans_mlx.estimator import KMeans
 from mnist_kmeans_mlx.persistence.record import read_record
+from mnist_kmeans_mlx.progress import History
 
 ROOT = Path(__file__).parent.parent
 FOUND = ("labels_", "cluster_centers_", "inertia_", "n_iter_")
@@ -167,7 +168,6 @@ def test_an_interrupt_leaves_the_best_so_far(rows, path, make):
     assert estimator.n_iter_ == 3
     assert_array_equal(estimator.predict(rows), estimator.labels_)
     assert estimator.inertia_ == pytest.approx(-estimator.score(rows))
-    assert "_keeper" not in vars(estimator)
 
     first = make(n_init=1).fit(rows)
     while read_record(path).standing.restart < 1:
@@ -359,3 +359,14 @@ def test_killed_while_it_writes(moment, rows, path, make, tmp_path, device):
 def test_a_fit_that_keeps_no_file_is_not_identified(rows, path, make, monkeypatch):
     monkeypatch.setattr("mnist_kmeans_mlx.checkpoint._identity", None)  # takes a pass over the rows
     assert_same(Checkpoint(None).fit(make(), rows), make().fit(rows))
+
+
+def test_a_fit_that_failed_keeps_nothing_of_what_watched_it(rows, path, make):
+    estimator, history = make(), History()
+    before = set(vars(estimator))
+    with pytest.raises(ValueError, match="NaN"):
+        Checkpoint(path).fit(estimator, rows * np.nan, history=history)
+    assert set(vars(estimator)) - before <= {"n_features_in_"}
+    estimator.fit(rows)
+    assert history.restarts is None
+    assert not path.exists()

@@ -4,6 +4,7 @@ import oracle
 import pytest
 from scipy import sparse
 from sklearn import cluster
+from sklearn.utils._param_validation import InvalidParameterError
 
 from mnist_kmeans_mlx import k_means, kmeans_plusplus
 
@@ -56,3 +57,9 @@ def test_k_means_gives_what_sklearn_gives(device):
     for mine, expected in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(mine, expected)
     assert len(k_means(ROWS, 6, device=device)) == 3
+
+
+@pytest.mark.parametrize("trials", [0, -1, 1.5, "many"])
+def test_the_number_of_trials_is_checked(trials):
+    with pytest.raises(InvalidParameterError, match="'n_local_trials' parameter"):
+        kmeans_plusplus([[0.0], [1.0]], 2, n_local_trials=trials)

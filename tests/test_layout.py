@@ -39,7 +39,7 @@ LAYERS = [
     {"engine"},
     {"distributed"},
     {"device"},
-    {"threads"},
+    {"threads", "arrays"},
 ]
 ENGINE_LAYERS = [
     {"engine.restarts", "engine.together"},

@@ -132,8 +132,8 @@ def test_side_by_side_changes_nothing(init, device, monkeypatch):
     for side_by_side in (1, 3):
         monkeypatch.setattr(KMeans, "_side_by_side", lambda self, points, n=side_by_side: n)
         model = KMeans(7, init=init, n_init=6, random_state=3, device=device)
-        model._history = history = History()
-        fits.append((model.fit(rows), history.restarts))
+        history = History()
+        fits.append((model._fit(rows, history=history), history.restarts))
     (one, curves), (other, same_curves) = fits
     assert one.inertia_ == other.inertia_
     assert one.n_iter_ == other.n_iter_

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mnist_kmeans_mlx.arrays import as_numpy
 from mnist_kmeans_mlx.datasets.faults import DatasetError, Fault, PathLike, claimed_bytes
 from mnist_kmeans_mlx.datasets.matrix import matrix_shape
 from mnist_kmeans_mlx.datasets.readers import STRETCH, changed, known_dtype, stamp
@@ -176,7 +177,7 @@ def batches_reader(batches: Iterable[Any]) -> ForwardReader:
 
 def _batch(number: int, batch: Any) -> Array:
     try:
-        rows = np.asarray(batch)
+        rows = np.asarray(as_numpy(batch))
         rows = rows.reshape(matrix_shape(rows.shape))
         if rows.dtype.kind not in "biuf" or rows.dtype.itemsize > 8:
             raise Fault(f"holds {rows.dtype}, not real numbers of up to 64 bits")

@@ -102,15 +102,15 @@ def run(
     group = current()
     rows = data.of_rank(group).train
     estimator = KMeans(n_clusters, random_state=seed, device=device, **parameters)
-    estimator._history = history = History()
+    history = History()
     interrupted = False
     with clock("fit"):
         try:
             if checkpoint is None:
-                estimator.fit(rows)
+                estimator._fit(rows, history=history)
             else:
                 timings["fit"] += checkpoint.earlier
-                checkpoint.fit(estimator, rows)
+                checkpoint.fit(estimator, rows, history=history)
         except ValueError as error:
             raise ExperimentError(_sentence(error)) from error
         except (KeyboardInterrupt, OSError) as error:
