@@ -37,10 +37,9 @@ from mnist_kmeans_mlx import device as devices
 from mnist_kmeans_mlx.arrays import as_numpy
 from mnist_kmeans_mlx.datasets.sources import open_rows
 from mnist_kmeans_mlx.distributed import current
-from mnist_kmeans_mlx.engine import lots, pairwise, seeding, sphere
-from mnist_kmeans_mlx.engine.assignment import FullAssignment
-from mnist_kmeans_mlx.engine.distances import Codebook, inertia
-from mnist_kmeans_mlx.engine.points import Float64, Labels, Points
+from mnist_kmeans_mlx.engine import lots, seeding, sphere
+from mnist_kmeans_mlx.engine.nearest import Nearest
+from mnist_kmeans_mlx.engine.points import Float64, Points
 from mnist_kmeans_mlx.memory import is_source
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -119,8 +118,7 @@ class BaseKMeans(
             If `X` does not have the features seen in `fit`.
         """
         check_is_fitted(self)
-        X = self._validate_rows(X, reset=False)
-        return np.concatenate([labels for _, _, labels in self._assigned(X)]).astype(np.int32)
+        return self._labels(self._validate_rows(X, reset=False))
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> npt.NDArray[Any]:
         """Fit and return ``labels_``. See `fit`."""
@@ -299,34 +297,41 @@ class BaseKMeans(
         """What a squared distance counts for: ``1 - cos`` is half of it on the unit sphere."""
         return squared / 2 if self.metric == "cosine" else squared
 
-    def _assigned(
-        self, X: Any, weights: Float64 | None = None
-    ) -> Iterator[tuple[slice, Points, Labels]]:
-        """Nearest centres, block by block."""
-        device = devices.resolve(self.device)
-        centers = self.cluster_centers_.astype(np.float64)
+    def _nearest(self) -> Nearest:
+        return Nearest(self.cluster_centers_.astype(np.float64), devices.resolve(self.device))
+
+    def _labels(self, X: Any) -> npt.NDArray[np.int32]:
+        nearest, labels = self._nearest(), np.empty(X.shape[0], dtype=np.int32)
         for part in blocks(X):
-            own_weights = None if weights is None else weights[part]
-            points = Points(self._measured(X[part]), device, own_weights)
-            yield part, points, FullAssignment(points)(Codebook(points, centers))
+            labels[part] = nearest.labels(self._measured(X[part]))
+        return labels
 
     def _labels_and_inertia(
         self, X: Any, weights: Float64 | None
     ) -> tuple[npt.NDArray[np.int32], float]:
-        centers = self.cluster_centers_.astype(np.float64)
-        labels, total = np.empty(X.shape[0], dtype=np.int32), 0.0
-        for part, points, found in self._assigned(X, weights):
-            labels[part] = found
-            total += inertia(points, centers, found)
-        return labels, self._cost(total)
+        nearest, labels, total = self._nearest(), np.empty(X.shape[0], dtype=np.int32), 0.0
+        for part in blocks(X):
+            rows = self._measured(X[part])
+            labels[part] = found = nearest.labels(rows)
+            total += nearest.inertia(rows, found, None if weights is None else weights[part])
+        return labels, self._cost(checked_inertia(total))
 
     def _transform(self, X: Any) -> npt.NDArray[Any]:
-        device = devices.resolve(self.device)
-        centers = self.cluster_centers_.astype(np.float64)
-        result = np.empty((X.shape[0], len(centers)), dtype=self.cluster_centers_.dtype)
+        nearest, centers = self._nearest(), self.cluster_centers_
+        result = np.empty((X.shape[0], len(centers)), dtype=centers.dtype)
         for part in blocks(X):
-            pairwise.distances(self._measured(X[part]), centers, device, result[part])
+            nearest.distances(self._measured(X[part]), result[part])
         return self._cost(np.square(result)) if self.metric == "cosine" else result
+
+
+def checked_inertia(inertia: float) -> float:
+    """Refuse a sum of squared distances that float64 does not hold."""
+    if np.isfinite(inertia):
+        return inertia
+    raise ValueError(
+        "The squared distances of these rows add up to more than float64 holds, about 1.8e308: "
+        "divide X by a large number, such as 1e200; the clusters are the same."
+    )
 
 
 def warn(message: str, category: type[Warning]) -> None:

@@ -14,11 +14,17 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from mnist_kmeans_mlx import device as devices
-from mnist_kmeans_mlx.base import BaseKMeans, blocks, center_dtype, checked_weights, on_threads
-from mnist_kmeans_mlx.engine.assignment import FullAssignment
+from mnist_kmeans_mlx.base import (
+    BaseKMeans,
+    blocks,
+    center_dtype,
+    checked_inertia,
+    checked_weights,
+    on_threads,
+)
 from mnist_kmeans_mlx.engine.centroids import Centroids
-from mnist_kmeans_mlx.engine.distances import Codebook
 from mnist_kmeans_mlx.engine.lloyd import Run, lloyd
+from mnist_kmeans_mlx.engine.nearest import Nearest
 from mnist_kmeans_mlx.engine.points import Index, Labels, Points
 from mnist_kmeans_mlx.memory import held
 from mnist_kmeans_mlx.progress import announce_end, announcer
@@ -166,6 +172,7 @@ class BisectingKMeans(BaseKMeans):
         self._check_rows(X, X.shape[0], X.shape[0])
         random_state = check_random_state(self.random_state)
         points = Points(X, device, checked_weights(sample_weight, X))
+        checked_inertia(points.squared(points.norm_sq))  # which is no less
         mean = self._mean_for(self.init, X)
         self.n_rechecked_ = 0
 
@@ -183,7 +190,7 @@ class BisectingKMeans(BaseKMeans):
         self.labels_ = np.empty(points.n, dtype=np.int32)
         for label, leaf in enumerate(leaves):
             self.labels_[nodes[leaf].rows] = label
-        self.inertia_ = sum(nodes[leaf].inertia for leaf in leaves)
+        self.inertia_ = points.squared(sum(nodes[leaf].inertia for leaf in leaves))
         self.device_ = device.name
         # For predict: parents come before their children, leaves have none but a label.
         self._node_centers = np.stack([node.center for node in nodes])
@@ -227,8 +234,7 @@ class BisectingKMeans(BaseKMeans):
                     continue
                 side = index[:0]
                 if len(index):
-                    points = Points(X[index], device)
-                    side = FullAssignment(points)(Codebook(points, centers[children]))
+                    side = Nearest(centers[children], device).labels(X[index])
                 for number, child in enumerate(children):
                     arrived[child] = index[side == number]
         return labels
@@ -268,23 +274,24 @@ class BisectingKMeans(BaseKMeans):
         self, points: Points, rows: Index, random_state: np.random.RandomState, mean: Any
     ) -> list[_Node]:
         """The two parts of some rows, from the best of `n_init` tries."""
+        whole = points
         if len(rows) < points.n:
             weights = None if points.weights is None else points.weights[rows]
             points = Points(points.rows[rows], points.device, weights)
-        dtype = center_dtype(points.rows)
+        dtype, tol = center_dtype(points.rows), self.tol * points.scale * points.scale
         best: Run | None = None
         for _ in range(int(self.n_init)):
             run = lloyd(
                 points,
                 self._seed(points, self.init, 2, random_state, mean),
                 max_iter=self.max_iter,
-                tol=self.tol,
+                tol=tol,
                 algorithm=self.algorithm,
                 dtype=dtype,
                 observe=announcer(points, self._cost) if self.verbose else None,
             )
             if self.verbose:
-                announce_end(run, self.tol)
+                announce_end(points, run, tol)
             # Scikit-learn's margin, so that rounding does not choose.
             if best is None or run.inertia < best.inertia * (1 - 1e-6):
                 best = run
@@ -292,12 +299,13 @@ class BisectingKMeans(BaseKMeans):
         if self.verbose:
             print(f"New centroids from bisection: {best.centers}")
         self.n_rechecked_ += best.rechecked
-        return _nodes(points, rows, best.labels, best.centers.astype(dtype))
+        unit = (whole.scale / points.scale) ** 2
+        return _nodes(points, rows, best.labels, best.centers.astype(dtype), unit)
 
 
 @dataclass
 class _Node:
-    """A cluster, which may have been split in two."""
+    """A cluster, which may have been split in two; its inertia is in the frame of all rows."""
 
     center: npt.NDArray[Any]
     rows: Index
@@ -312,9 +320,11 @@ def _root(points: Points, dtype: Any) -> _Node:
     return _nodes(points, np.arange(points.n), labels, mean.astype(dtype))[0]
 
 
-def _nodes(points: Points, rows: Index, labels: Labels, centers: npt.NDArray[Any]) -> list[_Node]:
-    """Clusters of `points`, whose places among all rows `rows` tells."""
-    costs = points.distances_sq(None, centers.astype(np.float64), labels) / points.scale**2
+def _nodes(
+    points: Points, rows: Index, labels: Labels, centers: npt.NDArray[Any], unit: float = 1.0
+) -> list[_Node]:
+    """Clusters of `points`, whose places among all rows `rows` tells, and what inertia counts."""
+    costs = points.distances_sq(None, centers.astype(np.float64), labels) * unit
     if points.weights is not None:
         costs *= points.weights
     inertias = np.bincount(labels, weights=costs, minlength=len(centers))

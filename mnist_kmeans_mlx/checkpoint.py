@@ -279,7 +279,7 @@ class Checkpoint:
                 rechecked=state.rechecked,
             )
         if run is not None:
-            estimator._set_fitted(run, self._dtype, self._points.device.name)
+            estimator._set_fitted(self._points, run, self._dtype)
 
 
 def _shared(found: Record | None, group: Group) -> Record | None:

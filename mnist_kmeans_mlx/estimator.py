@@ -20,7 +20,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from mnist_kmeans_mlx import device as devices
 from mnist_kmeans_mlx.arrays import as_numpy
-from mnist_kmeans_mlx.base import BaseKMeans, center_dtype, checked_weights, on_threads, warn
+from mnist_kmeans_mlx.base import (
+    BaseKMeans,
+    center_dtype,
+    checked_inertia,
+    checked_weights,
+    on_threads,
+    warn,
+)
 from mnist_kmeans_mlx.datasets.sources import Batches, check_finite, from_memmap
 from mnist_kmeans_mlx.device import Device
 from mnist_kmeans_mlx.distributed import Group, current
@@ -232,6 +239,7 @@ n_features), default="k-means++"
         project = sphere.unit_centers if self.metric == "cosine" else None
 
         points = self._points(X, device, weights, group)
+        checked_inertia(points.squared(points.norm_sq))  # which is no less
         tol = self.tol * points.mean_variance
         if callable(init) and is_source(points.rows):
             raise ValueError(
@@ -266,7 +274,7 @@ n_features), default="k-means++"
                 observe=follow,
             )
             if self.verbose:
-                announce_end(run, tol)
+                announce_end(points, run, tol)
             return run
 
         def better(run: Run, best: Run) -> bool:
@@ -286,7 +294,7 @@ n_features), default="k-means++"
                 f"n_clusters ({self.n_clusters}). Possibly due to duplicate points in X.",
                 ConvergenceWarning,
             )
-        self._set_fitted(best, dtype, device.name)
+        self._set_fitted(points, best, dtype)
         return self
 
     def fit_batches(self, batches: Iterable[Any]) -> Self:
@@ -478,14 +486,14 @@ n_features), default="k-means++"
         pairs = _used(a.labels.astype(np.int64) * k + b.labels, group)
         return bool(len(pairs) == len(np.unique(pairs // k)) == len(np.unique(pairs % k)))
 
-    def _set_fitted(self, run: Run, dtype: Any, device: str) -> None:
+    def _set_fitted(self, points: Points, run: Run, dtype: Any) -> None:
         self.cluster_centers_ = run.centers.astype(dtype)
         self._n_features_out = self.n_clusters
         self.labels_ = run.labels.astype(np.int32)
-        self.inertia_ = self._cost(run.inertia)
+        self.inertia_ = self._cost(points.squared(run.inertia))
         self.n_iter_ = run.n_iter
         self.n_rechecked_ = run.rechecked
-        self.device_ = device
+        self.device_ = points.device.name
 
     def _side_by_side(self, points: Points) -> int:
         """How many restarts may iterate at a time."""

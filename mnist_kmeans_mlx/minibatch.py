@@ -13,11 +13,17 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.sparsefuncs import mean_variance_axis
 
 from mnist_kmeans_mlx import device as devices
-from mnist_kmeans_mlx.base import BaseKMeans, center_dtype, checked_weights, on_threads, warn
+from mnist_kmeans_mlx.base import (
+    BaseKMeans,
+    center_dtype,
+    checked_inertia,
+    checked_weights,
+    on_threads,
+    warn,
+)
 from mnist_kmeans_mlx.device import Device
 from mnist_kmeans_mlx.engine import minibatch
-from mnist_kmeans_mlx.engine.assignment import FullAssignment
-from mnist_kmeans_mlx.engine.distances import Codebook, inertia
+from mnist_kmeans_mlx.engine.nearest import Nearest
 from mnist_kmeans_mlx.engine.points import Float64, Index, Points
 from mnist_kmeans_mlx.memory import is_source
 
@@ -196,7 +202,7 @@ default="k-means++"
                 index = random_state.choice(n, self._batch_size, p=share, replace=True)
             previous = centers
             centers, value = self._step(
-                Points(_rows_at(X, index), device), centers, dtype, random_state
+                _rows_at(X, index), None, centers, dtype, random_state, device
             )
             value /= self._batch_size
             # The first batch shows where the centres start, not what they have learnt.
@@ -267,8 +273,8 @@ default="k-means++"
             self._n_since_reassign = 0
         else:
             centers, dtype = self.cluster_centers_.astype(np.float64), self.cluster_centers_.dtype
-        batch = Points(X, device, weights)
-        centers, _ = self._step(batch, centers, dtype, random_state)
+        X = X[:] if is_source(X) else X
+        centers, _ = self._step(X, weights, centers, dtype, random_state, device)
         if seeded:
             self._draws = random_state.get_state()
         self.cluster_centers_ = centers.astype(dtype)
@@ -325,14 +331,14 @@ default="k-means++"
     ) -> Float64:
         """Of several starts the one with the lowest inertia of some rows."""
         index = random_state.randint(0, X.shape[0], self._init_size)
-        judges = Points(_rows_at(X, index), device, None if weights is None else weights[index])
+        judges, heavy = _rows_at(X, index), None if weights is None else weights[index]
         best, lowest = None, np.inf
         for number in range(1, self._n_init + 1):
             if self.verbose:
                 print(f"Init {number}/{self._n_init} with method {init}")
             centers = self._start(X, weights, init, random_state, device)
-            labels = FullAssignment(judges)(Codebook(judges, centers))
-            value = inertia(judges, centers, labels)
+            nearest = Nearest(centers, device)
+            value = checked_inertia(nearest.inertia(judges, nearest.labels(judges), heavy))
             if self.verbose:
                 print(f"Inertia for init {number}/{self._n_init}: {value}")
             if best is None or value < lowest:
@@ -355,13 +361,19 @@ default="k-means++"
         return self._seed(Points(X, device, weights), init, self.n_clusters, random_state)
 
     def _step(
-        self, batch: Points, centers: Float64, dtype: Any, random_state: np.random.RandomState
+        self,
+        batch: Any,
+        weights: Float64 | None,
+        centers: Float64,
+        dtype: Any,
+        random_state: np.random.RandomState,
+        device: Device,
     ) -> tuple[Float64, float]:
         """Centres after a batch, rounded to `dtype`, and the batch's inertia before."""
         # Before the batch is counted: empty clusters are always given another chance.
         self._n_since_reassign += self._batch_size
         due = bool((self._counts == 0).any()) or self._n_since_reassign >= 10 * self.n_clusters
-        centers, self._counts, value = minibatch.step(batch, centers, self._counts)
+        centers, self._counts, value = minibatch.step(batch, weights, centers, self._counts, device)
         if due:
             self._n_since_reassign = 0
             moved = minibatch.reassign(
@@ -369,7 +381,7 @@ default="k-means++"
             )
             if moved and self.verbose:
                 print(f"[MiniBatchKMeans] Reassigning {moved} cluster centers.")
-        return centers.astype(dtype).astype(np.float64), value
+        return centers.astype(dtype).astype(np.float64), checked_inertia(value)
 
 
 def _rows_at(X: Any, index: Index) -> Any:
@@ -379,7 +391,8 @@ def _rows_at(X: Any, index: Index) -> Any:
 def _mean_variance(X: Any, device: Device) -> float:
     """Mean over the features of their variance."""
     if is_source(X):
-        return Points(X, device, keep=False).mean_variance
+        points = Points(X, device, keep=False)
+        return points.squared(points.mean_variance)
     if issparse(X):
         return float(np.mean(mean_variance_axis(X.astype(np.float64), axis=0)[1]))
     return float(np.mean(np.var(X, axis=0, dtype=np.float64)))

@@ -14,20 +14,20 @@ def announcer(points: Points, cost: Callable[[float], float]) -> Observer:
     """Printer of each iteration's inertia, in the metric's units."""
 
     def announce(state: State) -> None:
-        value = cost(inertia(points, state.previous, state.labels))
+        value = cost(points.squared(inertia(points, state.previous, state.labels)))
         print(f"Iteration {state.n_iter - 1}, inertia {value}.")
 
     return announce
 
 
-def announce_end(run: Run, tol: float) -> None:
+def announce_end(points: Points, run: Run, tol: float) -> None:
     """Say why a restart ended."""
     if run.converged == "strict":
         print(f"Converged at iteration {run.n_iter - 1}: strict convergence.")
     elif run.converged == "tol":
         print(
-            f"Converged at iteration {run.n_iter - 1}: center shift {run.shift} within "
-            f"tolerance {tol}."
+            f"Converged at iteration {run.n_iter - 1}: center shift {points.squared(run.shift)} "
+            f"within tolerance {points.squared(tol)}."
         )
 
 
@@ -46,7 +46,7 @@ class History:
 
         def note(state: State) -> None:
             value = inertia_of_sums(points, state.previous, state.sums, state.counts)
-            curve[state.n_iter] = cost(value)
+            curve[state.n_iter] = cost(points.squared(value))
 
         return note
 

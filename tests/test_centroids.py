@@ -71,7 +71,9 @@ def test_inertia_keeps_its_digits_where_sums_cancel(spread, backend):
     rng = np.random.default_rng(2)
     labels = np.arange(900, dtype=np.int32) % 3
     rows = 10.0 * labels[:, None] + spread * rng.normal(size=(900, 5))
-    average = Centroids(Points(rows, backend), 3)
+    points = Points(rows, backend)
+    average = Centroids(points, 3)
     centers = average(labels, rows[:3])
     expected = np.square(rows.astype(np.longdouble) - centers[labels]).sum()
-    assert average.inertia(labels, centers) == pytest.approx(float(expected), rel=1e-13)
+    found = points.squared(average.inertia(labels, centers))
+    assert found == pytest.approx(float(expected), rel=1e-13)

@@ -7,12 +7,14 @@ import numpy as np
 import oracle
 import pytest
 from doubles import taken_for_gpu
+from sklearn import cluster
+from sklearn.base import clone
 from sklearn.cluster import KMeans as SklearnKMeans
 from sklearn.cluster import MiniBatchKMeans as SklearnMiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.metrics.pairwise import cosine_distances
 
-from mnist_kmeans_mlx import KMeans
+from mnist_kmeans_mlx import BisectingKMeans, KMeans, MiniBatchKMeans, kmeans_plusplus
 from mnist_kmeans_mlx import device as devices
 
 
@@ -279,3 +281,91 @@ def test_from_sklearn_takes_nothing_else():
         KMeans.from_sklearn(SklearnKMeans())
     with pytest.raises(NotFittedError):
         KMeans().to_sklearn()
+
+
+# Extremes
+
+# Powers of two, which round nothing: up to where squares of rows leave float64, and beyond.
+EXPONENTS = (-1000, -700, -538, -100, 100, 490)
+
+
+@pytest.mark.parametrize("exponent", EXPONENTS)
+@pytest.mark.parametrize("kind", ["normal", "offset", "grid"])
+@pytest.mark.parametrize("algorithm", ["lloyd", "elkan"])
+def test_the_unit_of_the_rows_changes_nothing(exponent, kind, algorithm, device):
+    rows, unit = oracle.make_rows(kind, 400, 6, seed=3), 2.0**exponent
+    model = KMeans(7, n_init=3, random_state=0, algorithm=algorithm, device=device)
+    plain, scaled = clone(model).fit(rows), clone(model).fit(rows * unit)
+    np.testing.assert_array_equal(scaled.labels_, plain.labels_)
+    assert scaled.n_iter_ == plain.n_iter_
+    # Whole numbers are divided once, fractions where they were moved to.
+    np.testing.assert_allclose(scaled.cluster_centers_ / unit, plain.cluster_centers_, rtol=1e-13)
+    assert scaled.inertia_ == pytest.approx(plain.inertia_ * unit * unit, rel=1e-12, abs=5e-324)
+    np.testing.assert_array_equal(scaled.predict(rows * unit), plain.predict(rows))
+    np.testing.assert_allclose(scaled.transform(rows * unit) / unit, plain.transform(rows), 1e-12)
+
+
+def test_sklearn_fits_small_rows_too(device):
+    rows = oracle.make_rows("normal", 200, 4, seed=0) * 1e-160
+    ours = KMeans(5, random_state=0, device=device).fit(rows)
+    theirs = cluster.KMeans(5, random_state=0, tol=0).fit(rows * 1e160)
+    assert len(np.unique(ours.labels_)) == 5
+    start = KMeans(5, random_state=0, tol=0, device=device).fit(rows)
+    np.testing.assert_array_equal(start.labels_, theirs.labels_)
+
+
+@pytest.mark.parametrize("scale", [1e154, 1e165, 1e300])
+@pytest.mark.parametrize("make", [KMeans, MiniBatchKMeans, BisectingKMeans])
+def test_squares_beyond_float64_are_refused_in_a_sentence(scale, make, device):
+    rows = oracle.make_rows("normal", 100, 3, seed=0)
+    with pytest.raises(ValueError, match="add up to more than float64 holds"):
+        make(3, random_state=0, device=device).fit(rows * scale)
+    model = make(3, random_state=0, device=device).fit(rows)
+    with pytest.raises(ValueError, match="more than float64 holds"):
+        model.score(rows * scale)
+    # From so far off all centres are equally near in float64.
+    assert (model.predict(rows * scale) == 0).all()
+
+
+@pytest.mark.parametrize("far", [1e6, 1e15, 1e20, 9.96921e36, 1e100, 1e150])
+@pytest.mark.parametrize("algorithm", ["lloyd", "elkan"])
+def test_one_far_row_costs_the_others_no_digits(far, algorithm, device):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(1000, 3))
+    rows[500:, 0] += 10
+    rows[700] = far
+    start = rows[[0, 900, 700]]
+    labels, inertia, centers, n_iter = oracle.kmeans(rows, start)
+    model = KMeans(3, init=start, n_init=1, algorithm=algorithm, device=device).fit(rows)
+    np.testing.assert_array_equal(model.labels_, labels)
+    np.testing.assert_allclose(model.cluster_centers_, centers, rtol=1e-9)
+    assert model.inertia_ == pytest.approx(inertia, rel=1e-9)
+    assert model.n_iter_ == n_iter
+
+
+@pytest.mark.parametrize("far", [1e20, 1e100, 1e150])
+def test_seeds_of_the_others_are_those_without_the_far_one(far, device):
+    # Once it is chosen, as it is first of all, the others are drawn among as if it were not there.
+    rows = np.vstack([[far] * 2, oracle.make_rows("normal", 300, 2, seed=0)])
+    found = kmeans_plusplus(rows, 12, random_state=0, device=device)[1]
+    assert 0 in found[:2]
+    assert len(set(found)) == 12
+
+
+def test_a_far_row_in_a_batch_changes_no_other_answer(device):
+    rows = oracle.make_rows("normal", 300, 5, seed=0)
+    for model in (KMeans(8), MiniBatchKMeans(8), BisectingKMeans(8), KMeans(8, metric="cosine")):
+        model.set_params(random_state=0, device=device).fit(rows)
+        labels, distances = model.predict(rows), model.transform(rows)
+        for far in (1e20, 1e160, 1e200, 7e307, 5e-324, 1e-200):
+            mixed = np.vstack([rows[:150], np.full((1, 5), far), rows[150:]])
+            np.testing.assert_array_equal(np.delete(model.predict(mixed), 150), labels)
+            found = np.delete(model.transform(mixed), 150, axis=0)
+            np.testing.assert_allclose(found, distances, rtol=1e-12, atol=1e-15)
+
+
+def test_numbers_near_the_largest_are_no_infinity(device):
+    model = KMeans(2, random_state=0, metric="cosine", device=device)
+    assert len(set(model.fit([[1.7e308, 1.7e308], [-1.7e308, 1.6e308]]).labels_)) == 2
+    with pytest.raises(ValueError, match="more than float64 holds"):
+        KMeans(1, device=device).fit([[1.7e308], [1.6e308]])

@@ -44,11 +44,12 @@ LAYERS = [
 ENGINE_LAYERS = [
     {"engine.restarts", "engine.together"},
     {"engine.lloyd", "engine.minibatch", "engine.seeding"},
+    {"engine.nearest"},
     {"engine.assignment", "engine.centroids"},
     {"engine.comparison", "engine.bounds"},
-    {"engine.distances", "engine.lots", "engine.pairwise", "engine.sphere"},
+    {"engine.distances", "engine.lots", "engine.sphere"},
     {"engine.points"},
-    {"engine.exact", "engine.sketch"},
+    {"engine.exact", "engine.sketch", "engine.decision"},
 ]
 NOT_IN_ENGINE = {"click", "io", "logging", "os", "pathlib", "rich", "sklearn", "sys", "time"}
 # Test files about no single module.

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-import mlx.core as mx
 import numpy as np
 
-from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, host_view, slices
+from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, slices
 from mnist_kmeans_mlx.engine.bounds import LowerBounds
 from mnist_kmeans_mlx.engine.comparison import (
     FEW,
@@ -18,7 +17,8 @@ from mnist_kmeans_mlx.engine.comparison import (
     two_smallest_of_pairs,
     two_smallest_with_own,
 )
-from mnist_kmeans_mlx.engine.distances import Codebook, decide
+from mnist_kmeans_mlx.engine.decision import decide_pairs
+from mnist_kmeans_mlx.engine.distances import Codebook, decide, undecided
 from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels, Points
 
 # Bytes of float32 rows that a core works on at once: with their scores they stay in its cache.
@@ -90,16 +90,11 @@ class FullAssignment:
 
         def compare(part: slice) -> int:
             scores = codebook.scores(points.block(part))
-            reach = mx.min(scores, axis=1) + 2 * (slope * norms[part] + constant)
-            label = mx.argmin(scores, axis=1)
-            doubtful = mx.sum(scores <= reach[:, None], axis=1) > 1
-            mx.eval(scores, label, doubtful)
-            labels[part] = host_view(label)
-            doubts = np.flatnonzero(host_view(doubtful))
-            if len(doubts) > 0:
-                rows, found = part.start + doubts, host_view(scores[mx.array(doubts)])
-                labels[rows] = decide(codebook, rows, found)
-            return len(doubts)
+            labels[part], doubtful, close = undecided(scores, slope * norms[part] + constant)
+            if len(doubtful) > 0:
+                rows, (row, center) = part.start + doubtful, np.nonzero(close)
+                labels[rows] = decide_pairs(points.raw(rows), row, codebook.centers, center)
+            return len(doubtful)
 
         # With the rows themselves, where these are sent anew.
         width = codebook.k if points.keep else max(codebook.k, points.d)

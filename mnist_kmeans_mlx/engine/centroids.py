@@ -38,7 +38,7 @@ class Centroids:
         self.k = k
         self._labels: Labels | None = None
         # How to sum rows and weights, and what is summed of this rank's.
-        self._of_rows = points.exact(points.limit, points.integer)
+        self._of_rows = points.exact(points.limit, points.integer, points.depth)
         self._of_weights = points.exact(1, whole=True)
         self._sums: Float64 = np.zeros((self._of_rows.width, k, points.d))
         self._counts: Float64 = np.zeros((self._of_weights.width, k))
@@ -76,7 +76,7 @@ class Centroids:
         self.counts = joined(self._of_weights.over(self.points.group, self._counts))
 
     def inertia(self, labels: Labels, centers: Float64) -> float:
-        """Weighted sum of squared distances of rows to `centers`, in the units of the rows squared.
+        """Weighted sum of squared distances of the moved and scaled rows to `centers`.
 
         Parameters
         ----------
@@ -86,7 +86,7 @@ class Centroids:
         """
         points = self.points
         found = inertia_of_sums(points, centers, self.sums, self.counts)
-        if found * points.scale**2 < CANCELLED * points.norm_sq:
+        if found < CANCELLED * points.norm_sq:
             return inertia(points, centers, labels)
         return found
 
@@ -204,9 +204,9 @@ def inertia_of_sums(points: Points, centers: Float64, sums: Float64, counts: Flo
     Returns
     -------
     float
-        In the units of the rows squared.
+        Of the moved and scaled rows.
     """
     moved = points.move(centers)
     # NumPy sums pairwise: with an error of a few units in the last place.
     total = points.norm_sq + np.sum(moved * (counts[:, None] * moved - 2 * sums))
-    return max(0.0, float(total)) / points.scale**2
+    return max(0.0, float(total))

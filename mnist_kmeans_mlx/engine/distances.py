@@ -12,8 +12,10 @@ from functools import cached_property
 
 import mlx.core as mx
 import numpy as np
+import numpy.typing as npt
 
-from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, Device, product
+from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, Device, host_view, product
+from mnist_kmeans_mlx.engine.decision import decide_pairs
 from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels, Points
 from mnist_kmeans_mlx.engine.sketch import Sketch, TurningSketch
 
@@ -68,13 +70,7 @@ class Codebook:
         No score of a row is further than ``slope * |x| + constant`` from its value in exact
         arithmetic, where ``|x|`` is the norm of the moved row.
         """
-        device = self.points.device
-        u, r = FLOAT32_ROUNDOFF, device.input_roundoff
-        # Rounding of the inputs to float32, again by the multiplier, and of d sums; then the
-        # last addition, which rounds a number of at most |c|^2 + 2 |x| |c|.
-        rounding = 2 * (2 * u + 2 * r + r * r + (self.points.d + 2) * device.sum_roundoff) + 2 * u
-        # One per cent covers the second-order terms and the bound's own rounding.
-        return 1.01 * rounding * self.largest_norm, 1.01 * 2 * u * self.largest_norm**2
+        return tolerance(self.points.device, self.points.d, self.largest_norm)
 
     def sketched(self, sketch: Sketch | TurningSketch) -> SketchedCodebook:
         """The centres as a sketch of the rows sees them."""
@@ -83,6 +79,25 @@ class Codebook:
     def turn(self, sketch: TurningSketch) -> None:
         """Turn a sketch to the centres."""
         sketch.turn(self._moved)
+
+
+def tolerance(device: Device, d: int, largest_norm: float) -> tuple[float, float]:
+    """Slope and constant of the bound of the error of scores, as `Codebook.tolerance`.
+
+    Parameters
+    ----------
+    device : Device
+        Where `d` products a score are made.
+    d : int
+    largest_norm : float
+        Of a moved centre.
+    """
+    u, r = FLOAT32_ROUNDOFF, device.input_roundoff
+    # Rounding of the inputs to float32, again by the multiplier, and of d sums; then the last
+    # addition, which rounds a number of at most |c|^2 + 2 |x| |c|.
+    rounding = 2 * (2 * u + 2 * r + r * r + (d + 2) * device.sum_roundoff) + 2 * u
+    # One per cent covers the second-order terms and the bound's own rounding.
+    return 1.01 * rounding * largest_norm, 1.01 * 2 * u * largest_norm**2
 
 
 class SketchedCodebook:
@@ -132,16 +147,40 @@ def decide(codebook: Codebook, index: Index, scores: Float32 | None = None) -> L
         else:
             own = scores[part]
         error = slope * np.sqrt(points.norms_sq[rows]) + constant
-        row, center = np.nonzero(own <= own.min(axis=1)[:, None] + 2 * error[:, None])
-        distances = points.distances_sq(rows[row], codebook.centers, center)
-        # Pairs come sorted by row, then centre: a stable sort keeps the first of equals.
-        order = np.lexsort((distances, row))[np.searchsorted(row, np.arange(len(rows)))]
-        labels[part] = center[order]
+        row, center = np.nonzero(~(own > own.min(axis=1)[:, None] + 2 * error[:, None]))
+        labels[part] = decide_pairs(points.raw(rows), row, codebook.centers, center)
 
     points.host.map(measure, points.host.parts(len(index), max(codebook.k, points.d)))
     return labels
 
 
+def undecided(scores: mx.array, error: mx.array) -> tuple[Labels, Index, npt.NDArray[np.bool_]]:
+    """What scores on a device tell, and what they leave open.
+
+    Parameters
+    ----------
+    scores : mx.array of shape (m, k)
+    error : mx.array of shape (m,)
+        How far the scores of a row can be off.
+
+    Returns
+    -------
+    labels : ndarray of shape (m,), int32
+        Where the smallest score of each row is.
+    doubtful : ndarray of int
+        Rows with another that may be as small. Whatever is not a number may.
+    close : ndarray of bool, shape (len(doubtful), k)
+        Which scores of these may be.
+    """
+    reach = mx.min(scores, axis=1) + 2 * error
+    close = mx.logical_not(scores > reach[:, None])
+    label = mx.argmin(scores, axis=1).astype(mx.int32)
+    several = mx.sum(close, axis=1) > 1
+    mx.eval(label, several, close)
+    doubtful = np.flatnonzero(host_view(several))
+    return host_view(label), doubtful, host_view(close[mx.array(doubtful)])
+
+
 def inertia(points: Points, centers: Float64, labels: Labels) -> float:
-    """Weighted sum of squared distances, in float64 and in the units of the rows."""
-    return points.sum(points.distances_sq(None, centers, labels)) / points.scale**2
+    """Weighted sum of squared distances of the moved and scaled rows, in float64."""
+    return points.sum(points.distances_sq(None, centers, labels))

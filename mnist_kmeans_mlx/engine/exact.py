@@ -1,13 +1,15 @@
 """Sums that do not depend on their order.
 
 Numbers are rounded to whole multiples of one unit, coarse enough that float64 adds all of them
-without error; what that leaves of each is rounded to a second, finer unit and summed apart. Neither
-sum is ever rounded, so threads, ranks and changes one by one all come to the same bits.
+without error; what that leaves of each is rounded to a second, finer unit and summed apart, and so
+on. No sum is ever rounded, so threads, ranks and changes one by one all come to the same bits.
 
 Reference: J. Demmel and H. D. Nguyen, *Fast reproducible floating-point summation*, ARITH 2013.
 """
 
 from __future__ import annotations
+
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,8 @@ from mnist_kmeans_mlx.distributed import Group
 Float64 = npt.NDArray[np.float64]
 
 EXACT_FLOAT64 = float(1 << 53)
+# Binary digits that a sum keeps of a usual number, at least.
+DIGITS = 40
 # Numbers that are split at once: with what they are split into they stay in a core's cache.
 BLOCK = 1 << 15
 
@@ -32,53 +36,62 @@ class Exact:
         Most numbers in a sum. The same for all sums that are to be added or compared.
     whole : bool, default=False
         Whether all are whole numbers.
+    depth : float, default=0
+        How many binary digits a usual number lies below the largest.
 
     Attributes
     ----------
     width : int
-        Number of sums that stand for one: 1 if whole numbers cannot be rounded anyway, 2 otherwise.
+        Number of sums that stand for one: 1 if whole numbers cannot be rounded anyway, 2 or more
+        otherwise.
 
     Notes
     -----
     Two units resolve ``bound * n**2 * 2**-105``: 66 binary digits of the largest of a million
-    numbers. What lies below is dropped, of each number by itself.
+    numbers. What lies below is dropped, of each number by itself. More units are taken where a
+    usual number would keep less than `DIGITS` of its own.
     """
 
-    def __init__(self, bound: float, n: int, whole: bool = False) -> None:
-        self.width = 1 if whole and n * bound <= EXACT_FLOAT64 else 2
+    def __init__(self, bound: float, n: int, whole: bool = False, depth: float = 0) -> None:
         # Adding and taking away 1.5 * 2**52 units rounds to a unit: W. Kahan's trick.
         terms = max(2, int(n).bit_length())
-        coarse = int(np.frexp(bound)[1]) + terms - 53
-        fine = coarse + terms - 53
-        self._units = np.array([0] if self.width == 1 else [coarse, fine])
-        self._coarse, self._fine = (np.ldexp(1.5, 52 + unit) for unit in (coarse, fine))
+        first, each = int(np.frexp(bound)[1]) + terms - 53, 53 - terms
+        if whole and n * bound <= EXACT_FLOAT64:
+            self._units = np.zeros(1, dtype=np.intp)
+        else:
+            wanted = max(2, int(np.ceil((DIGITS + depth) / each)))
+            # Below the least number that float64 holds there is nothing to resolve.
+            self._units = first - each * np.arange(max(2, min(wanted, (first + 1074) // each)))
+        self.width = len(self._units)
+        self._rounders = np.ldexp(1.5, 52 + self._units)
 
     def split(self, a: Float64) -> Float64:
         """The parts of numbers, shape ``(width, *a.shape)``, that are summed each by itself."""
         if self.width == 1:
             return a[None]
-        parts = np.empty((2, *a.shape))
-        coarse, fine = parts
-        np.add(a, self._coarse, out=coarse)
-        coarse -= self._coarse
-        np.subtract(a, coarse, out=fine)
-        fine += self._fine
-        fine -= self._fine
+        parts = np.empty((self.width, *a.shape))
+        rest, last = a, parts[-1]
+        for part, rounder in zip(parts[:-1], self._rounders[:-1], strict=True):
+            np.add(rest, rounder, out=part)
+            part -= rounder
+            rest = np.subtract(rest, part, out=last)
+        last += self._rounders[-1]
+        last -= self._rounders[-1]
         return parts
 
     def rough(self, a: Float64) -> Float64:
         """The first part of numbers alone, where half the digits of a sum are enough."""
         if self.width == 1:
             return a
-        coarse = a + self._coarse
-        coarse -= self._coarse
+        coarse = a + self._rounders[0]
+        coarse -= self._rounders[0]
         return coarse
 
     def sums(self, a: Float64) -> Float64:
         """Sums of the parts of a vector, shape ``(width,)``."""
         if self.width == 1:
             return a.sum(keepdims=True)
-        total = np.zeros(2)
+        total = np.zeros(self.width)
         for start in range(0, len(a), BLOCK):
             total += self.split(a[start : start + BLOCK]).sum(axis=1)
         return total
@@ -96,4 +109,4 @@ class Exact:
 
 def joined(sums: Float64) -> Float64:
     """What sums of parts, shape ``(width, ...)``, stand for: rounded here and nowhere else."""
-    return sums[0] if len(sums) == 1 else sums[0] + sums[1]
+    return reduce(np.add, sums[::-1])

@@ -23,13 +23,13 @@ class Run:
     labels : ndarray of shape (n,), int32
         Of this rank's rows.
     inertia : float
-        Weighted sum of squared distances of the rows to their centres.
+        Weighted sum of squared distances of the moved and scaled rows to their centres.
     centers : ndarray of shape (k, d), float64
     n_iter : int
     converged : {"strict", "tol", ""}
         Whether labels no longer changed, centres hardly moved, or iterations ran out.
     shift : float
-        Summed squared shift of the centres in the last step that moved them.
+        Summed squared shift of the moved and scaled centres in the last step that moved them.
     rechecked : int
         Rows that float64 decided, over all E-steps.
     """
@@ -108,8 +108,7 @@ def lloyd(
     max_iter : int
         Most iterations.
     tol : float
-        Stop when the summed squared shift of the centres, in the units of the rows squared, is no
-        larger.
+        Stop when the summed squared shift of the moved and scaled centres is no larger.
     algorithm : {"auto", "lloyd", "elkan"}
         How the E-step finds the nearest centres. Does not change the result.
     dtype : numpy dtype
@@ -157,7 +156,7 @@ def lloyd(
         if changed == 0:
             converged = "strict"
         else:
-            shift = float(np.sum((centers - previous) ** 2))
+            shift = float(np.sum(np.square((centers - previous) * points.scale)))
             converged = "tol" if shift <= tol else ""
         if observe is not None:
             sums, counts = average.sums, average.counts

@@ -7,26 +7,33 @@ are those of scikit-learn's ``MiniBatchKMeans``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from mnist_kmeans_mlx.engine.assignment import FullAssignment
-from mnist_kmeans_mlx.engine.distances import Codebook, inertia
-from mnist_kmeans_mlx.engine.points import Float64, Points
+from mnist_kmeans_mlx.device import Device
+from mnist_kmeans_mlx.engine.nearest import Nearest
+from mnist_kmeans_mlx.engine.points import Float64
 
 
-def step(batch: Points, centers: Float64, counts: Float64) -> tuple[Float64, Float64, float]:
+def step(
+    batch: Any, weights: Float64 | None, centers: Float64, counts: Float64, device: Device
+) -> tuple[Float64, Float64, float]:
     """Move centres towards the rows of a batch that are nearest to them.
 
     Parameters
     ----------
-    batch : Points
+    batch : ndarray of shape (n, d) or CSR matrix
         The rows.
+    weights : ndarray of shape (n,), float64, or None
+        Weight of each; all one if None.
     centers : ndarray of shape (k, d), float64
         Each the mean of all rows that it has seen.
     counts : ndarray of shape (k,), float64
         The weight of those rows.
+    device : Device
+        Where rows and centres are multiplied.
 
     Returns
     -------
@@ -35,21 +42,22 @@ def step(batch: Points, centers: Float64, counts: Float64) -> tuple[Float64, Flo
     inertia : float
         Of the batch, before the centres moved.
     """
-    k = len(centers)
-    labels = FullAssignment(batch)(Codebook(batch, centers))
-    weights = np.ones(batch.n) if batch.weights is None else batch.weights
-    gained = np.bincount(labels, weights=weights, minlength=k)
-    by_label = sparse.csr_matrix((weights, (labels, np.arange(batch.n))), shape=(k, batch.n))
+    (k, _), n = centers.shape, batch.shape[0]
+    nearest = Nearest(centers, device)
+    labels = nearest.labels(batch)
+    shares = np.ones(n) if weights is None else weights
+    gained = np.bincount(labels, weights=shares, minlength=k)
+    by_label = sparse.csr_matrix((shares, (labels, np.arange(n))), shape=(k, n))
     total = counts + gained
-    sums = centers * counts[:, None] + by_label @ batch.raw(slice(0, batch.n))
+    sums = centers * counts[:, None] + by_label @ _dense(batch)
     found = gained > 0
     moved = centers.copy()
     moved[found] = sums[found] / total[found, None]
-    return moved, total, inertia(batch, centers, labels)
+    return moved, total, nearest.inertia(batch, labels, weights)
 
 
 def reassign(
-    batch: Points,
+    batch: Any,
     centers: Float64,
     counts: Float64,
     ratio: float,
@@ -59,7 +67,7 @@ def reassign(
 
     Parameters
     ----------
-    batch : Points
+    batch : ndarray of shape (n, d) or CSR matrix
         The rows; at most half of them become centres.
     centers : ndarray of shape (k, d), float64
         The centres.
@@ -79,15 +87,21 @@ def reassign(
     rare = counts < ratio * counts.max()
     # With a ratio above one all would be rare: one must stay, for its count is what others get.
     rare[np.argmax(counts)] = False
-    most = int(0.5 * batch.n)
-    if rare.sum() > 0.5 * batch.n:
+    n = batch.shape[0]
+    most = int(0.5 * n)
+    if rare.sum() > 0.5 * n:
         rare[np.argsort(counts)[most:]] = False
     moved = int(rare.sum())
     if moved:
-        rows = random_state.choice(batch.n, replace=False, size=moved)
-        centers[rare] = batch.raw(rows)
+        rows = random_state.choice(n, replace=False, size=moved)
+        centers[rare] = _dense(batch[rows])
         counts[rare] = counts[~rare].min()
     return moved
+
+
+def _dense(rows: Any) -> Float64:
+    dense: Float64 = (rows.toarray() if sparse.issparse(rows) else rows).astype(np.float64)
+    return dense
 
 
 @dataclass

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from mnist_kmeans_mlx.device import Device, product, slices
 from mnist_kmeans_mlx.distributed import ALONE, Group
+from mnist_kmeans_mlx.engine.decision import power_of_two
 from mnist_kmeans_mlx.engine.exact import BLOCK, Exact, joined
 from mnist_kmeans_mlx.engine.sketch import FEWEST_ROWS, TURNING_WIDTH, Sketch, TurningSketch
 
@@ -25,8 +26,10 @@ Labels = npt.NDArray[np.int32]
 EXACT_FLOAT32 = 1 << 24
 # Bytes of float64 rows that a core works on at once: they stay in its cache.
 HOST_BLOCK = 4 << 20
-# Rows from which the origin is found.
-SAMPLE = 4096
+# Rows from which the origin is found, in as many bytes at most; and a few of them that tell
+# whether it is where most are, rather than more than so many times farther off than these reach.
+SAMPLE, SAMPLE_BYTES = 4096, 64 << 20
+FEW, DISTANT = 64, 1024
 
 
 class Points:
@@ -68,9 +71,11 @@ class Points:
     norm_sq : float
         Their weighted sum, of all ranks.
     mean_variance : float
-        Mean over the features of their variance, in the units of the rows squared.
+        Mean over the features of the variance of the moved and scaled rows.
     limit : float
         Upper bound of the absolute values of the moved and scaled rows.
+    depth : float
+        How many binary digits a usual one of these lies below `limit`.
     integer : bool
         Whether float32 holds the moved rows exactly, as whole numbers.
     products_are_exact : bool
@@ -108,11 +113,10 @@ class Points:
     def _find_frame(self) -> None:
         """Choose origin and scale."""
         low, high, whole = self._range()
-        sample = self.pick(np.arange(0, self.total, max(1, self.total // SAMPLE)))
-        # The mean of numbers near the largest float64 would overflow.
-        with np.errstate(over="ignore"):
-            mean = sample.mean(axis=0)
-        origin = np.clip(np.where(np.isfinite(mean), mean, 0.0), low, high)
+        most = min(SAMPLE, max(FEW, SAMPLE_BYTES // (8 * self.d)))
+        sample = self.pick(np.arange(0, self.total, -(-self.total // most)))
+        origin, usual = _middle(sample)
+        origin = np.clip(origin, low, high)
         self.integer = whole and _reach(low, high, np.rint(origin)) <= EXACT_FLOAT32
         if self.integer:
             origin = np.rint(origin)
@@ -122,9 +126,13 @@ class Points:
         elif self._is_narrow:
             origin = origin.astype(np.float32).astype(np.float64)
         limit = _reach(low, high, origin)
+        if not np.isfinite(limit):  # a range that is larger than the largest number
+            origin = np.zeros(self.d)
+            limit = _reach(low, high, origin)
         self.origin: Float64 = origin
-        self.scale = 1.0 if self.integer or limit == 0 else 2.0 ** -int(np.frexp(limit)[1])
+        self.scale = 1.0 if self.integer or limit == 0 else power_of_two(limit)
         self.limit = limit * self.scale
+        self.depth = max(0.0, np.log2(limit) - np.log2(usual)) if 0 < usual < limit else 0.0
         # Whether float32 arithmetic moves rows with a single rounding.
         self._moves_narrow = self.integer or (self._is_narrow and 1e-30 < limit < 1e30)
         # How many features of two rows can be multiplied and summed exactly in float32.
@@ -152,7 +160,7 @@ class Points:
         lows, highs = zip(*self.host.map(part_range, self.host_parts()), strict=True)
         low = np.min(lows, axis=0).astype(np.float64)
         high = np.max(highs, axis=0).astype(np.float64)
-        if not np.isfinite(low + high).all():
+        if not (np.isfinite(low) & np.isfinite(high)).all():
             raise ValueError("Input X contains NaN or infinity.")
         whole = bool(self.group.min(not fractions.is_set()))
         return self.group.min(low), self.group.max(high), whole
@@ -192,7 +200,7 @@ class Points:
         if self.weights is not None:
             self.norm_sq = self.sum(self.norms_sq, self.integer)
         variance = (norm_sq / self.total - float(np.square(mean).sum())) / self.d
-        self.mean_variance = max(0.0, variance) / self.scale**2
+        self.mean_variance = max(0.0, variance)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -341,11 +349,19 @@ class Points:
         """Centres in the frame of the moved rows."""
         return (centers - self.origin) * self.scale
 
+    def squared(self, a: float) -> float:
+        """What a sum of squares of moved and scaled numbers is in the units of the rows squared.
+
+        Infinite where float64 does not reach.
+        """
+        return float(a) / self.scale / self.scale
+
     # Sums
 
-    def exact(self, bound: float, whole: bool = False) -> Exact:
+    def exact(self, bound: float, whole: bool = False, depth: float = 0) -> Exact:
         """How to sum weighted numbers of all rows, the largest of them `bound` before weighting."""
-        return Exact(bound * self._heaviest, self.total, whole and self._weights_are_whole)
+        whole = whole and self._weights_are_whole
+        return Exact(bound * self._heaviest, self.total, whole, depth)
 
     def sum(self, values: Float64, whole: bool = False) -> float:
         """Weighted sum of a number of each row, of all ranks.
@@ -449,6 +465,22 @@ class Points:
         """Exact products of rows of whole numbers with a column, or with several."""
         parts = self._exact_features
         return sum(product(a[:, part], b[part]).astype(np.float64) for part in parts)
+
+
+def _middle(sample: Float64) -> tuple[Float64, float]:
+    """Where most rows of a sample are about, and how far from there a usual one reaches.
+
+    The mean, unless a few rows are so far off that the others lie nowhere near it.
+    """
+    few = sample[:: -(-len(sample) // FEW)]
+    median = np.sort(few, axis=0)[len(few) // 2]
+    with np.errstate(over="ignore", invalid="ignore"):
+        reach = np.abs(few - median).max(axis=1)
+        reach = np.sort(reach[(reach > 0) & np.isfinite(reach)])
+        usual = float(reach[len(reach) // 2]) if len(reach) else 0.0
+        mean = sample.mean(axis=0)
+        near = bool((np.abs(mean - median) <= DISTANT * usual).all())
+    return mean if near else median, usual
 
 
 def _reach(low: Float64, high: Float64, origin: Float64) -> float:

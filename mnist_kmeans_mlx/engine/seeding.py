@@ -201,7 +201,7 @@ def exact_distances(points: Points) -> Exact:
     """How to sum weighted squared distances between rows."""
     # No two rows are further from one another than twice the largest norm.
     reach = 4 * float(points.group.max(points.largest_norm_sq)) * (1 + 1e-9)
-    return points.exact(reach, points.integer)
+    return points.exact(reach, points.integer, 2 * points.depth)
 
 
 class _Candidates:

@@ -20,7 +20,7 @@ from mnist_kmeans_mlx.persistence import safetensors
 from mnist_kmeans_mlx.persistence.safetensors import Array, Damage
 
 FORMAT = "mnist_kmeans_mlx.checkpoint"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 _TWISTER_WORDS = 624
 # What the file leaves out, as it stands in a `Run` or `State` that was read.

@@ -1,0 +1,130 @@
+from fractions import Fraction
+
+import numpy as np
+import oracle
+import pytest
+from doubles import MULTIPLIERS, make_device
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import sparse
+from test_decision import exact_square
+
+from mnist_kmeans_mlx.device import resolve
+from mnist_kmeans_mlx.engine import nearest as room
+from mnist_kmeans_mlx.engine.nearest import Nearest
+
+# From the least that float64 holds to the largest.
+SCALES = (5e-324, 1e-310, 1e-200, 1e-160, 1e-40, 1e-8, 1.0, 1e8, 1e30, 1e160, 1e200, 1e307)
+
+
+@pytest.mark.parametrize("kind", oracle.KINDS)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float16, np.float32, np.float64])
+def test_labels_are_those_of_float64(kind, dtype, backend):
+    rows = oracle.make_rows(kind, 500, 9, seed=1)
+    rows = np.clip(rows, 0, 255).astype(dtype) if np.dtype(dtype).kind in "iu" else rows
+    rows = np.clip(rows, -6e4, 6e4).astype(dtype)
+    centers = rows[::50].astype(np.float64) + 0.25
+    expected = oracle.distances_sq(rows, centers)
+    nearest = Nearest(centers, backend)
+    labels = nearest.labels(rows)
+    np.testing.assert_array_equal(labels, expected.argmin(axis=1))
+    own = expected[np.arange(500), labels]
+    np.testing.assert_array_equal(nearest.costs(rows, labels), own)
+    weights = np.arange(500.0)
+    assert nearest.inertia(rows, labels, weights) == pytest.approx(own @ weights, rel=1e-14)
+
+
+@pytest.mark.parametrize("multiplier", MULTIPLIERS)
+def test_also_where_products_are_rough(multiplier, device):
+    rows = oracle.make_rows("normal", 3000, 12, seed=2)
+    centers = rows[:40]
+    found = Nearest(centers, make_device(device, multiplier)).labels(rows)
+    np.testing.assert_array_equal(found, oracle.distances_sq(rows, centers).argmin(axis=1))
+
+
+@given(
+    seed=st.integers(0, 999),
+    own=st.sampled_from(SCALES),
+    others=st.lists(st.sampled_from(SCALES), min_size=12, max_size=12),
+)
+def test_no_row_depends_on_its_company(seed, own, others, backend):
+    rng = np.random.default_rng(seed)
+    centers = rng.uniform(-1, 1, size=(4, 2)) * own
+    rows = rng.uniform(-1, 1, size=(12, 2)) * np.array(others)[:, None]
+    nearest = Nearest(centers, backend)
+    labels = nearest.labels(rows)
+    for row, label in zip(rows, labels, strict=True):
+        assert nearest.labels(row[None]) == [label]
+        squares = [exact_square(row, center) for center in centers]
+        # Equal up to the rounding of float64 is equal.
+        assert float(squares[label] / (min(squares) or 1)) <= 1 + 1e-13
+
+
+def test_equal_distances_take_the_first_in_any_company(backend):
+    # Nearer to one another than float64 can see from these rows.
+    centers = np.array([[1e-20, 0.0], [0.0, 0.0]])
+    nearest = Nearest(centers, backend)
+    assert nearest.labels(np.array([[1.0, 0.0]])).tolist() == [0]
+    assert nearest.labels(np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]])).tolist() == [0, 0, 1]
+
+
+def test_sparse_rows_equal_dense(backend):
+    dense = np.random.default_rng(0).poisson(0.3, size=(200, 11)).astype(np.float64)
+    nearest = Nearest(dense[:7] + 0.5, backend)
+    labels = nearest.labels(dense)
+    np.testing.assert_array_equal(nearest.labels(sparse.csr_array(dense)), labels)
+    assert nearest.inertia(sparse.csr_array(dense), labels) == nearest.inertia(dense, labels)
+
+
+def test_many_rows_in_blocks(backend):
+    rows = np.random.default_rng(0).normal(size=(200_000, 3))
+    centers = rows[:9]
+    found = Nearest(centers, backend).labels(rows)
+    np.testing.assert_array_equal(found, oracle.distances_sq(rows, centers).argmin(axis=1))
+
+
+# Distances
+
+
+@pytest.fixture
+def distances(device):
+    def measure(rows, centers):
+        out = np.empty((rows.shape[0], len(centers)))
+        Nearest(centers, resolve(device)).distances(rows, out)
+        return out
+
+    return measure
+
+
+@pytest.mark.parametrize("kind", oracle.KINDS)
+def test_distances_are_those_of_differences(kind, distances, monkeypatch):
+    rows = oracle.make_rows(kind, 300, 20, seed=0)
+    expected = np.sqrt(oracle.distances_sq(rows, rows[:9]))
+    monkeypatch.setattr(room, "STEP_BYTES", 8 * 20 * 17)
+    for same in (rows, sparse.csr_matrix(rows)):
+        found = distances(same, rows[:9])
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
+        assert (found.diagonal() == 0).all()
+
+
+def test_neighbours_are_told_apart(distances):
+    center = np.random.default_rng(0).normal(size=(3, 40)) + 1000
+    rows = center[[1]] + 1e-9
+    exact = sum((Fraction(x) - Fraction(c)) ** 2 for x, c in zip(rows[0], center[1], strict=True))
+    assert distances(rows, center)[0, 1] == pytest.approx(float(exact) ** 0.5, rel=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e160, 1e300])
+def test_squares_need_not_be_numbers(scale, distances):
+    rows = oracle.make_rows("normal", 50, 4, seed=0)
+    found = distances(rows * scale, rows[:3] * scale)
+    np.testing.assert_allclose(found, distances(rows, rows[:3]) * scale, rtol=1e-9)
+
+
+def test_a_distance_that_no_number_holds_is_refused(distances):
+    centers = np.array([[1.7e308, -1.7e308]])
+    assert distances(np.array([[1.7e308, 0.0]]), centers).tolist() == [[1.7e308]]
+    with pytest.raises(ValueError, match=r"larger than float64 holds, 1.8e\+308"):
+        distances(-centers, centers)
+    with pytest.raises(ValueError, match=r"larger than float32 holds, 3.4e\+38"):
+        Nearest(centers, resolve("cpu")).distances(centers * 0, np.empty((1, 1), np.float32))
