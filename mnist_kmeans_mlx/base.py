@@ -197,7 +197,6 @@ class BaseKMeans(
             accept_sparse="csr",
             dtype=None if keep else [np.float64, np.float32],
             order="C",
-            accept_large_sparse=False,
         )
 
     def _check_rows(self, X: Any, n: int, dense_rows: int) -> None:
@@ -366,18 +365,18 @@ def checked_weights(sample_weight: Any, X: Any) -> Float64 | None:
     Raises
     ------
     ValueError
-        There is not one for each row, all are zero, or any is negative, NaN or infinite; or their
-        sum is more than float64 holds.
+        There is not one for each row, all are zero, any is negative, NaN or infinite, or what they
+        are multiplied with would leave float64.
     """
     if sample_weight is None:
         return None
     weights: Float64 = _check_sample_weight(
         as_numpy(sample_weight), X, dtype=np.float64, ensure_non_negative=True
     )
-    with np.errstate(over="ignore"):
-        if not np.isfinite(weights.sum() * len(weights)):
-            raise ValueError(
-                f"sample_weight is too large to be summed: its largest is {weights.max():.2g}; "
-                "divide all weights by the same number, which changes no cluster."
-            )
+    largest = float(weights.max())
+    if not 1e-290 < largest < 1e300 / (X.shape[1] * len(weights) ** 2):
+        raise ValueError(
+            f"sample_weight goes up to {largest:.2g}, which takes sums out of the range of "
+            "float64: divide all weights by that, which changes no cluster."
+        )
     return weights

@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import os
-
-# MLX reads this once, at import: without it CUDA and M5 GPUs round the inputs of float32
-# products to TF32. Where MLX came first, `Device.input_roundoff` measures what that costs.
-os.environ.setdefault("MLX_ENABLE_TF32", "0")
-
 import platform
-import re
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib.metadata import version
 from typing import Any, TypeVar
 
-import joblib
 import mlx.core as mx
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from mnist_kmeans_mlx.system import cores, machine_name, memory_bytes
 from mnist_kmeans_mlx.threads import helpers
 
 FLOAT32_ROUNDOFF = 2.0**-24
 # With fewer rows in a part, what Python does between the steps of a pass counts.
 FEWEST_FOR_THREAD = 1 << 15
-
-_limited = ContextVar("_limited", default=False)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -88,8 +80,8 @@ class Device:
 
     @property
     def memory_bytes(self) -> int:
-        """Memory of the machine, or of an 8 GB one where the system does not tell."""
-        return _memory_bytes() or 8 << 30
+        """Memory of the machine."""
+        return memory_bytes()
 
     @property
     def free_workers(self) -> int:
@@ -132,15 +124,11 @@ class Device:
         To be entered around a whole fit, for BLAS's own threads go on spinning for a while after
         each product, on cores that the next `map` needs.
         """
-        if self.workers == 1 or _limited.get():
+        if self.workers == 1:
             yield
             return
-        token = _limited.set(True)
-        try:
-            with _blas().limit(limits=1, user_api="blas"):
-                yield
-        finally:
-            _limited.reset(token)
+        with _one_thread:
+            yield
 
     @cached_property
     def input_roundoff(self) -> float:
@@ -165,16 +153,53 @@ class Device:
         return FLOAT32_ROUNDOFF if self.kind == "cpu" else 2 * FLOAT32_ROUNDOFF
 
 
+class _OneThread:
+    """BLAS at one thread for as long as anybody wants it so.
+
+    The number is the whole process's. Of fits that overlap, the first to come sets it, and the last
+    to leave restores what it was.
+    """
+
+    def __init__(self) -> None:
+        self._before: list[tuple[Any, int]] = []
+        self._begin()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._begin)
+
+    def _begin(self) -> None:
+        """Nobody yet: in a child that was forked from within a fit, that fit does not go on."""
+        self._lock = threading.Lock()
+        self._users = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._users += 1
+            if not self._before:
+                self._before = [(library, library.num_threads) for library in _blas()]
+                for library, _ in self._before:
+                    library.set_num_threads(1)
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                for library, threads in self._before:
+                    # From version 3.8 on threadpoolctl lets one thread in, the first to come.
+                    let_in = getattr(library, "clear_controlling_thread", lambda force: None)
+                    let_in(force=True)
+                    if library.num_threads == 1:  # unless somebody else has changed it since
+                        library.set_num_threads(threads)
+                    let_in(force=True)
+                self._before = []
+
+
 @lru_cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController()
+def _blas() -> list[Any]:
+    libraries = ThreadpoolController().lib_controllers
+    return [library for library in libraries if library.user_api == "blas"]
 
 
-def cores() -> int:
-    """Cores that this process may use, as joblib and OpenMP count them."""
-    limit = os.environ.get("OMP_NUM_THREADS", "")
-    cores: int = joblib.cpu_count()
-    return min(cores, int(limit)) if limit.isdecimal() and int(limit) > 0 else cores
+_one_thread = _OneThread()
 
 
 def host_view(a: mx.array) -> np.ndarray[Any, Any]:
@@ -261,7 +286,7 @@ def describe(name: str = "auto") -> dict[str, Any]:
         "machine": machine_name(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu_count": os.cpu_count(),
-        "memory_bytes": _memory_bytes(),
+        "memory_bytes": memory_bytes(),
         "device": device.name,
         "backend": device.kind,
         "device_name": _device_name(device),
@@ -276,52 +301,7 @@ def describe(name: str = "auto") -> dict[str, Any]:
     return info
 
 
-def machine_name() -> str:
-    """Model of the machine's processor, as its system names it."""
-    if sys.platform == "darwin":
-        import subprocess
-
-        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        answer = subprocess.run(command, capture_output=True, text=True, check=False)
-        if answer.returncode == 0 and answer.stdout.strip():
-            return answer.stdout.strip()
-    elif sys.platform == "linux":
-        try:
-            with open("/proc/cpuinfo", encoding="utf-8") as lines:
-                for line in lines:
-                    if line.startswith("model name"):
-                        return line.split(":", 1)[1].strip()
-        except OSError:
-            pass
-    return platform.processor() or platform.machine()
-
-
 def _device_name(device: Device) -> str:
     if device.kind == "cpu":
         return machine_name()
     return str(mx.device_info(device.mlx).get("device_name", device.kind))
-
-
-def free_bytes() -> int:
-    """Memory that is free, or half of all where the system does not tell."""
-    found = []
-    for path, pattern, unit in (
-        ("/proc/meminfo", r"MemAvailable:\s+(\d+) kB", 1024),
-        ("/sys/fs/cgroup/memory.max", r"(\d+)", 1),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", r"(\d+)", 1),
-    ):
-        try:
-            with open(path, encoding="ascii") as file:
-                number = re.search(pattern, file.read())
-        except OSError:
-            continue
-        if number is not None:
-            found.append(int(number[1]) * unit)
-    return min(found) if found else (_memory_bytes() or 8 << 30) // 2
-
-
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return None

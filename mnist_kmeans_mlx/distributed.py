@@ -24,7 +24,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mnist_kmeans_mlx.device import cores
+from mnist_kmeans_mlx.system import cores
 
 __all__ = ["ALONE", "LOST", "DistributedError", "Group", "current"]
 

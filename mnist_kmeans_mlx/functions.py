@@ -66,6 +66,8 @@ def k_means(
 @validate_params(  # type: ignore[untyped-decorator]
     {
         "n_clusters": [Interval(Integral, 1, None, closed="left")],
+        "sample_weight": ["array-like", None],
+        "x_squared_norms": ["array-like", None],
         "random_state": ["random_state"],
         "n_local_trials": [Interval(Integral, 1, None, closed="left"), None],
         "device": [StrOptions({"auto", "gpu", "cpu"})],
@@ -124,15 +126,19 @@ def kmeans_plusplus(
     >>> indices
     array([3, 2])
     """
-    rows = check_array(as_numpy(X), accept_sparse="csr", accept_large_sparse=False)
+    rows = check_array(as_numpy(X), accept_sparse="csr")
+    if rows.dtype.kind not in "biuf":
+        raise TypeError(f"X holds {rows.dtype}, not real numbers.")
     n = rows.shape[0]
     if n < n_clusters:
         raise ValueError(f"n_samples={n} should be >= n_clusters={n_clusters}.")
-    if x_squared_norms is not None and len(x_squared_norms) != n:
-        raise ValueError(
-            f"The length of x_squared_norms {len(x_squared_norms)} should be equal to the length "
-            f"of n_samples {n}."
-        )
+    if x_squared_norms is not None:
+        norms = check_array(as_numpy(x_squared_norms), ensure_2d=False)
+        if len(norms) != n:
+            raise ValueError(
+                f"The length of x_squared_norms {len(norms)} should be equal to the length of "
+                f"n_samples {n}."
+            )
     points = Points(rows, devices.resolve(device), checked_weights(sample_weight, rows))
     draws = check_random_state(random_state)
     indices = seeding.plus_plus(points, n_clusters, draws, n_local_trials)

@@ -8,7 +8,8 @@ from typing import Any
 
 from scipy.sparse import issparse
 
-from mnist_kmeans_mlx.device import Device, free_bytes
+from mnist_kmeans_mlx.device import Device
+from mnist_kmeans_mlx.system import free_bytes
 
 # What a fit holds of each row at its worst, besides the row itself and its weight: the norm, in
 # float64 (8) and in float32 (4); labels, of the E-step, of this step and the last one, and of the

@@ -22,6 +22,8 @@ sys.path.insert(0, str(ROOT))
 
 # Some environments set these to tame OpenBLAS; left alone it finds the processor's own kernel.
 UNWANTED = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+# Float32 is multiplied as float32 unless an arm asks for less; set before anything loads MLX.
+os.environ.setdefault("MLX_ENABLE_TF32", "0")
 START_LIMIT = 120  # seconds to import a library, or to read the rows
 
 

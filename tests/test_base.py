@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import warnings
 
 import joblib
 import mlx.core as mx
@@ -264,7 +265,7 @@ def test_weights_come_in_by_one_door(door):
         (-1, "Negative values in data passed to `sample_weight`"),
         (np.nan, "Input sample_weight contains NaN"),
         (np.inf, "Input sample_weight contains infinity"),
-        (1.7e308, "sample_weight is too large to be summed: its largest is 1.7e"),
+        (1.7e308, "sample_weight goes up to 1.7e.308, which takes sums out of the range"),
     ):
         weights = np.ones(300)
         weights[0] = first
@@ -272,7 +273,39 @@ def test_weights_come_in_by_one_door(door):
             WEIGHING[door](weights)
     with pytest.raises(ValueError, match="at least one non-zero"):
         WEIGHING[door](np.zeros(300))
+    with pytest.raises(ValueError, match=r"sample_weight goes up to 4\.9e-324"):
+        WEIGHING[door](np.full(300, 5e-324))
     WEIGHING[door](np.arange(300))
+
+
+def test_one_heavy_row_does_not_silence_the_others(device):
+    weights = np.ones(300)
+    weights[7] = 1e200
+    _, seeds = kmeans_plusplus(ROWS, 5, sample_weight=weights, random_state=0, device=device)
+    _, expected = cluster.kmeans_plusplus(ROWS, 5, sample_weight=weights, random_state=0)
+    np.testing.assert_array_equal(seeds, expected)
+    for make in (KMeans, BisectingKMeans):
+        model = make(5, random_state=0, device=device).fit(ROWS, sample_weight=weights)
+        own = oracle.distances_sq(ROWS, model.cluster_centers_).min(axis=1)
+        mean = [np.average(ROWS[model.labels_ == label], axis=0) for label in range(5)]
+        light = np.delete(np.arange(5), model.labels_[7])
+        np.testing.assert_allclose(model.cluster_centers_[light], np.array(mean)[light])
+        if make is KMeans:
+            assert model.inertia_ == pytest.approx(own @ weights, rel=1e-9)
+
+
+@pytest.mark.parametrize("far", [1e20, 1e39, 1e150])
+def test_centres_far_beyond_the_rows(far, device):
+    for make in (KMeans, MiniBatchKMeans):
+        for init in (np.full((3, 6), far), ROWS[:3] * [[1], [1], [far]]):
+            options = {"n_clusters": 3, "init": init, "n_init": 1, "random_state": 0}
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", RuntimeWarning)
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                found = make(device=device, **options).fit(ROWS)
+            assert np.abs(found.cluster_centers_).max() <= np.abs(ROWS).max()
+            labels = oracle.distances_sq(ROWS, found.cluster_centers_).argmin(axis=1)
+            np.testing.assert_array_equal(found.labels_, labels)
 
 
 @pytest.mark.parametrize("refused", [ROWS[:1], np.full((9, 6), np.nan), np.full((9, 6), "a")])

@@ -1,7 +1,16 @@
+import json
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import mlx.core as mx
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
+from mnist_kmeans_mlx import KMeans
 from mnist_kmeans_mlx.device import Device, DeviceError, describe, resolve
 
 
@@ -59,3 +68,74 @@ def test_description_names_what_a_bug_report_needs(device):
     info = describe(device)
     assert info["device"] == device
     assert {"machine", "system", "backend", "mlx", "numpy", "scikit-learn", "python"} <= set(info)
+
+
+def blas_threads():
+    return {
+        pool["filepath"]: pool["num_threads"]
+        for pool in threadpool_info()
+        if pool["user_api"] == "blas"
+    }
+
+
+def test_the_last_of_overlapping_fits_gives_blas_its_threads_back():
+    several, before = Device("cpu", resolve("cpu").mlx, workers=3), blas_threads()
+    first_in, second_in, first_out = (threading.Event() for _ in range(3))
+    within = {}
+
+    def first():
+        with several.threads():
+            first_in.set()
+            assert second_in.wait(30)
+        within["first has left"] = blas_threads()
+        first_out.set()
+
+    def second():
+        assert first_in.wait(30)
+        with several.threads():
+            second_in.set()
+            assert first_out.wait(30)
+            with several.threads():  # again, from within
+                pass
+            within["second is in"] = blas_threads()
+
+    threads = [threading.Thread(target=run) for run in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(within) == 2
+    assert all(set(found.values()) == {1} for found in within.values())
+    assert blas_threads() == before
+
+
+def test_fits_side_by_side_leave_blas_as_it_was(device):
+    rows, before = np.random.default_rng(0).normal(size=(3000, 20)), blas_threads()
+    with ThreadPoolExecutor(4) as pool:
+        fits = pool.map(
+            lambda seed: KMeans(6, random_state=seed, device=device).fit(rows), range(8)
+        )
+        assert len(list(fits)) == 8
+    assert blas_threads() == before
+
+
+@pytest.mark.parametrize(
+    "code", ["import mnist_kmeans_mlx.estimator", "from mnist_kmeans_mlx import KMeans"]
+)
+def test_importing_changes_nothing_for_others(code):
+    report = "import os; before = dict(os.environ); {}; assert dict(os.environ) == before"
+    environment = {k: v for k, v in os.environ.items() if k != "MLX_ENABLE_TF32"}
+    subprocess.run([sys.executable, "-c", report.format(code)], check=True, env=environment)
+
+
+def test_the_command_line_multiplies_float32_as_float32():
+    code = (
+        "import os\nfrom mnist_kmeans_mlx.cli import main\n"
+        "main(['env', '--json'], standalone_mode=False)\n"
+        "assert os.environ['MLX_ENABLE_TF32'] == '0'"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "MLX_ENABLE_TF32"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, env=environment, capture_output=True, text=True
+    )
+    assert json.loads(done.stdout)["tf32_disabled"] is True

@@ -39,13 +39,13 @@ LAYERS = [
     {"engine"},
     {"distributed"},
     {"device"},
-    {"threads", "arrays"},
+    {"threads", "arrays", "system"},
 ]
 ENGINE_LAYERS = [
     {"engine.restarts", "engine.together"},
     {"engine.lloyd", "engine.minibatch", "engine.seeding"},
-    {"engine.nearest"},
     {"engine.assignment", "engine.centroids"},
+    {"engine.nearest"},
     {"engine.comparison", "engine.bounds"},
     {"engine.distances", "engine.lots", "engine.sphere"},
     {"engine.points"},

@@ -9,6 +9,7 @@ from typing import Any
 
 from mnist_kmeans_mlx.benchmark.arms import ARMS
 from mnist_kmeans_mlx.benchmark.notes import SLOWING
+from mnist_kmeans_mlx.system import cores, machine_name
 
 __all__ = ["survey"]
 
@@ -37,7 +38,7 @@ def survey() -> dict[str, Any]:
                     resolve(arm.device)
             except DeviceError:
                 unavailable[arm.name] = f"MLX finds no {arm.device.upper()} here"
-    machine["cores"] = _cores()
+    machine["cores"] = cores()
     machine["blas"] = _blas()
     machine["load_average"] = [round(value, 2) for value in load]
     machine["settings"] = {
@@ -53,20 +54,13 @@ def _without_mlx() -> dict[str, Any]:
     import sklearn
 
     return {
-        "machine": platform.processor() or platform.machine(),
+        "machine": machine_name(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu_count": os.cpu_count(),
         "python": platform.python_version(),
         "numpy": np.__version__,
         "scikit-learn": sklearn.__version__,
     }
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    import joblib
-
-    return int(joblib.cpu_count())
 
 
 def _blas() -> list[str]:

@@ -74,6 +74,9 @@ def main() -> None:
     Try `mnist-kmeans-mlx fit`: it clusters MNIST, infers which digit each cluster shows, and
     says how often that is right.
     """
+    from mnist_kmeans_mlx.system import multiply_as_float32
+
+    multiply_as_float32()
     # A terminal without Unicode gets question marks, not a traceback.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -19,6 +19,7 @@ from mnist_kmeans_mlx.engine.comparison import (
 )
 from mnist_kmeans_mlx.engine.decision import decide_pairs
 from mnist_kmeans_mlx.engine.distances import Codebook, decide, undecided
+from mnist_kmeans_mlx.engine.nearest import Nearest
 from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels, Points
 
 # Bytes of float32 rows that a core works on at once: with their scores they stay in its cache.
@@ -79,6 +80,8 @@ class FullAssignment:
 
     def __call__(self, codebook: Codebook) -> Labels:
         points = self.points
+        if not codebook.is_near:
+            return _from_afar(self, codebook)
         if points.device.is_host:
             host = BoundedAssignment(points, codebook.k, rich=False)
             labels = host(codebook)
@@ -164,6 +167,8 @@ class BoundedAssignment:
 
     def __call__(self, codebook: Codebook) -> Labels:
         points = self.points
+        if not codebook.is_near:
+            return _from_afar(self, codebook)
         step, first = self._step(codebook), self._previous is None
         self._previous = codebook.centers
         whole, sketched = Comparison.whole(codebook), None
@@ -365,6 +370,13 @@ class BoundedAssignment:
         self._labels[rows] = label
         self._upper[rows] = upper - step.drift[label]
         self._nearest_other[rows] = nearest_other + step.largest_drift
+
+
+def _from_afar(assignment: Assignment, codebook: Codebook) -> Labels:
+    """Labels by given centres far beyond all rows; the next ones, means, lie among these."""
+    points = codebook.points
+    assignment.rechecked += points.n
+    return Nearest(codebook.centers, points.device).labels(points.rows)
 
 
 def _blocks(n: int, *widths: int) -> list[slice]:

@@ -206,7 +206,8 @@ def inertia_of_sums(points: Points, centers: Float64, sums: Float64, counts: Flo
     float
         Of the moved and scaled rows.
     """
-    moved = points.move(centers)
-    # NumPy sums pairwise: with an error of a few units in the last place.
-    total = points.norm_sq + np.sum(moved * (counts[:, None] * moved - 2 * sums))
+    with np.errstate(over="ignore", invalid="ignore"):  # of given centres far off
+        moved = points.move(centers)
+        # NumPy sums pairwise: with an error of a few units in the last place.
+        total = points.norm_sq + np.sum(moved * (counts[:, None] * moved - 2 * sums))
     return max(0.0, float(total))

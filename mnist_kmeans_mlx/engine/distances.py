@@ -19,6 +19,9 @@ from mnist_kmeans_mlx.engine.decision import decide_pairs
 from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels, Points
 from mnist_kmeans_mlx.engine.sketch import Sketch, TurningSketch
 
+# Norm of moved centres up to which their scores are numbers of float32.
+FARTHEST = 1e15
+
 
 class Codebook:
     """Centres, ready to be compared with rows.
@@ -40,16 +43,23 @@ class Codebook:
         The norm of the longest.
     """
 
+    @property
+    def is_near(self) -> bool:
+        """Whether float32 holds the squares of the centres, and some more."""
+        return self.largest_norm < FARTHEST
+
     def __init__(self, points: Points, centers: Float64) -> None:
         self.points = points
         self.centers = centers
         self.k = len(centers)
-        self._moved = points.move(centers)
-        self._norms_sq = np.square(self._moved).sum(axis=1)
-        self.largest_norm = float(np.sqrt(self._norms_sq.max()))
-        # Times -2 is exact, and saves a pass over the products.
-        self.factor = -2.0 * self._moved.astype(np.float32)
-        self.constant = self._norms_sq.astype(np.float32)
+        # Centres that are given may lie beyond all rows, and their squares beyond all numbers.
+        with np.errstate(over="ignore"):
+            self._moved = points.move(centers)
+            self._norms_sq = np.square(self._moved).sum(axis=1)
+            self.largest_norm = float(np.sqrt(self._norms_sq.max()))
+            # Times -2 is exact, and saves a pass over the products.
+            self.factor = -2.0 * self._moved.astype(np.float32)
+            self.constant = self._norms_sq.astype(np.float32)
 
     @cached_property
     def _on_device(self) -> tuple[mx.array, mx.array]:

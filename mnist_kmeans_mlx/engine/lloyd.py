@@ -156,7 +156,8 @@ def lloyd(
         if changed == 0:
             converged = "strict"
         else:
-            shift = float(np.sum(np.square((centers - previous) * points.scale)))
+            with np.errstate(over="ignore"):  # from given centres far off
+                shift = float(np.sum(np.square((centers - previous) * points.scale)))
             converged = "tol" if shift <= tol else ""
         if observe is not None:
             sums, counts = average.sums, average.counts

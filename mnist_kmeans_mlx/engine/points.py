@@ -103,10 +103,13 @@ class Points:
         self.offset = int(self._ends[group.rank]) - self.n
         self.host_step = max(1, HOST_BLOCK // (8 * self.d))
         self._is_narrow = rows.dtype in (np.float16, np.float32)
-        self._heaviest, self._weights_are_whole = 1.0, True
+        self._heaviest, self._weights_are_whole, self._weight_depth = 1.0, True, 0.0
         if weights is not None:
             self._heaviest = float(group.max(weights.max(initial=0)))
             self._weights_are_whole = bool(group.min(np.all(weights == np.rint(weights))))
+            heavy = weights[weights > 0]
+            usual = group.min(np.median(heavy) if len(heavy) else self._heaviest)
+            self._weight_depth = float(np.log2(self._heaviest) - np.log2(usual))
         self._find_frame()
         self._convert()
 
@@ -361,7 +364,7 @@ class Points:
     def exact(self, bound: float, whole: bool = False, depth: float = 0) -> Exact:
         """How to sum weighted numbers of all rows, the largest of them `bound` before weighting."""
         whole = whole and self._weights_are_whole
-        return Exact(bound * self._heaviest, self.total, whole, depth)
+        return Exact(bound * self._heaviest, self.total, whole, depth + self._weight_depth)
 
     def sum(self, values: Float64, whole: bool = False) -> float:
         """Weighted sum of a number of each row, of all ranks.
@@ -456,10 +459,12 @@ class Points:
     def _direct(self, index: Index | slice, centers: Float64) -> Float64:
         """Squared distances of rows, each to its own or all to the same centre."""
         difference = self.raw(index)
-        difference -= centers
-        difference *= self.scale
-        # NumPy sums pairwise in the same order on every processor; einsum does not.
-        return np.square(difference, out=difference).sum(axis=1)
+        with np.errstate(over="ignore"):  # of given centres far off
+            difference -= centers
+            difference *= self.scale
+            # NumPy sums pairwise in the same order on every processor; einsum does not.
+            squared: Float64 = np.square(difference, out=difference).sum(axis=1)
+        return squared
 
     def _exact_products(self, a: Any, b: Any) -> Any:
         """Exact products of rows of whole numbers with a column, or with several."""
