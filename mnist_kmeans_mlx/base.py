@@ -40,7 +40,7 @@ from mnist_kmeans_mlx.distributed import current
 from mnist_kmeans_mlx.engine import lots, seeding, sphere
 from mnist_kmeans_mlx.engine.nearest import Nearest
 from mnist_kmeans_mlx.engine.points import Float64, Points
-from mnist_kmeans_mlx.memory import is_source
+from mnist_kmeans_mlx.memory import centers_bytes, check_free, is_source
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -199,20 +199,16 @@ class BaseKMeans(
             order="C",
         )
 
-    def _check_rows(self, X: Any, n: int, dense_rows: int) -> None:
-        """Refuse fewer rows than clusters, and sparse rows that memory could not hold dense."""
+    def _check_number(self, n: int) -> None:
+        """Refuse fewer rows than clusters."""
         if n < self.n_clusters:
             raise ValueError(f"n_samples={n} should be >= n_clusters={self.n_clusters}.")
-        memory = devices.resolve(self.device).memory_bytes
-        needed = 4 * dense_rows * X.shape[1]
-        if issparse(X) and needed > memory // 2:
-            raise MemoryError(
-                f"{type(self).__name__} makes sparse rows dense: {dense_rows} x {X.shape[1]} would "
-                f"take {needed / 2**30:.1f} GiB as float32, more than half of this machine's "
-                f"{memory / 2**30:.1f} GiB; reduce the number of features first, for example with "
-                "sklearn.decomposition.TruncatedSVD, or fit fewer rows at a time with "
-                "MiniBatchKMeans."
-            )
+
+    def _check_memory(self, X: Any, n_centers: int, dense_rows: int, each: int) -> None:
+        """Refuse what takes more memory than is free: `each` byte of numbers of rows made dense."""
+        n, d = X.shape
+        needed = centers_bytes(n_centers, d, devices.resolve(self.device)) + each * dense_rows * d
+        check_free(needed, f"{type(self).__name__} of {n} rows of {d} features")
 
     def _alone(self) -> None:
         """Refuse to share the work with other ranks."""

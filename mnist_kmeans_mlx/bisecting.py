@@ -169,7 +169,9 @@ class BisectingKMeans(BaseKMeans):
         self._alone()
         device = devices.resolve(self.device)
         X = held(self._validate_rows(X, reset=True))
-        self._check_rows(X, X.shape[0], X.shape[0])
+        self._check_number(X.shape[0])
+        # All rows in float32, and those of the cluster that is split.
+        self._check_memory(X, 2, X.shape[0], 8)
         random_state = check_random_state(self.random_state)
         points = Points(X, device, checked_weights(sample_weight, X))
         checked_inertia(points.squared(points.norm_sq))  # which is no less

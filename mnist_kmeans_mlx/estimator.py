@@ -208,8 +208,7 @@ n_features), default="k-means++"
         DeviceError
             If ``device="gpu"`` and MLX finds no GPU.
         MemoryError
-            If `X` is sparse and the machine cannot hold it dense, or if `memory` is too little for
-            what is kept of each row.
+            If `memory`, or what is free, is too little for what is kept of each row and centre.
         DatasetError
             If a file cannot be read, or holds NaN or infinity.
         DistributedError
@@ -230,7 +229,7 @@ n_features), default="k-means++"
         """`fit`, in sight of what keeps how far it has come and what collects its inertia."""
         device, group = devices.resolve(self.device), current()
         X = self._validate_rows(X, reset=True)
-        self._check_rows(X, int(group.sum(X.shape[0])), dense_rows=X.shape[0])
+        self._check_number(int(group.sum(X.shape[0])))
         self._n_init = self._restarts(default=10)
         algorithm = self._checked_algorithm()
         weights = checked_weights(sample_weight, X)
@@ -371,7 +370,7 @@ n_features), default="k-means++"
 
     def _points(self, X: Any, device: Device, weights: Float64 | None, group: Group) -> Points:
         """The rows, held as far as memory goes."""
-        chosen = plan(X, device, self.memory)
+        chosen = plan(X, self.n_clusters, device, self.memory)
         rows = X
         if is_source(X):
             rows = X[:] if chosen.keep else X

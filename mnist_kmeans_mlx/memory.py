@@ -18,6 +18,10 @@ from mnist_kmeans_mlx.system import free_bytes
 ROW_BYTES = 52
 # The interpreter, MLX, scikit-learn, blocks of rows that are read and worked on.
 PROCESS_BYTES = 400_000_000
+# How often a fit holds centres or sums of clusters in float64: those of this step and the last, of
+# the rows' frame and of the units they are summed in; and each thread those of what it sums, and
+# of twice as many rows in a few forms.
+CENTERS, CENTERS_OF_THREAD = 12, 12
 
 _UNITS = {"": 1, "b": 1}
 _UNITS |= {f"{prefix}b": 1000**power for power, prefix in enumerate("kmgt", 1)}
@@ -69,12 +73,13 @@ def limit(memory: int | str) -> int:
     return int(float(found[1]) * _UNITS[found[2]])
 
 
-def plan(rows: Any, device: Device, memory: int | str) -> Plan:
+def plan(rows: Any, n_clusters: int, device: Device, memory: int | str) -> Plan:
     """What to hold of the rows of a fit.
 
     Parameters
     ----------
     rows : ndarray, CSR matrix or source of rows
+    n_clusters : int
     device : Device
     memory : int or str
         As for `limit`. An array that is in memory already is not counted, for it is the caller's.
@@ -82,17 +87,19 @@ def plan(rows: Any, device: Device, memory: int | str) -> Plan:
     Raises
     ------
     MemoryError
-        Not even what is kept of each row fits.
+        Not even what is kept of each row and of the centres fits, or sparse rows do not fit dense.
     """
     n, d = rows.shape
-    room = _room(n, memory)
+    centers = centers_bytes(n_clusters, d, device)
+    room = _room(n, memory) - centers
     if room < 0 and memory != "auto":
-        needed = (PROCESS_BYTES + n * ROW_BYTES) / 1e9
+        needed = (PROCESS_BYTES + n * ROW_BYTES + centers) / 1e9
         raise MemoryError(
             f"memory={memory!r} is too little for {n} rows: a fit takes {ROW_BYTES} bytes of each "
-            f"besides the row itself, and {PROCESS_BYTES / 1e6:.0f} MB for all, which is "
-            f"{needed:.2f} GB."
+            f"besides the row itself, {centers / 1e6:.0f} MB for {n_clusters} centers of {d} "
+            f"features, and {PROCESS_BYTES / 1e6:.0f} MB for all, which is {needed:.2f} GB."
         )
+    check_free(n * ROW_BYTES + centers, f"to fit {n} rows of {d} features to {n_clusters} centers")
     narrow = rows.dtype.kind in "biu" and rows.dtype.itemsize <= 2 and not issparse(rows)
     # In float32 on the host, and on a GPU in float32 beside what was sent there.
     each = 0 if narrow else 4
@@ -102,7 +109,36 @@ def plan(rows: Any, device: Device, memory: int | str) -> Plan:
         each += rows.dtype.itemsize
     copies = each * n * d
     keep = copies <= room
+    if not keep and issparse(rows):
+        raise MemoryError(
+            f"KMeans makes sparse rows dense: {n} x {d} take {copies / 2**30:.1f} GiB as float32, "
+            f"and memory={memory!r} leaves {max(0, room) / 2**30:.1f} GiB for that: reduce the "
+            "number of features first, for example with sklearn.decomposition.TruncatedSVD, or fit "
+            "some rows at a time with MiniBatchKMeans."
+        )
     return Plan(keep, max(0, room - copies if keep else room))
+
+
+def centers_bytes(n_clusters: int, d: int, device: Device) -> int:
+    """What a fit holds of centres and of sums of clusters."""
+    copies = CENTERS + CENTERS_OF_THREAD * device.host.workers
+    return 8 * n_clusters * d * copies
+
+
+def check_free(nbytes: int, what: str) -> None:
+    """Refuse what memory does not hold, before any of it is taken.
+
+    Raises
+    ------
+    MemoryError
+        Names what is to be done, and what is free.
+    """
+    free = free_bytes()
+    if nbytes > free:
+        raise MemoryError(
+            f"{what} takes {nbytes / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free: reduce "
+            "the number of features first, for example with sklearn.decomposition.TruncatedSVD."
+        )
 
 
 def fits(nbytes: int, n: int, memory: int | str) -> bool:

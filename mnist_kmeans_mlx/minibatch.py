@@ -319,7 +319,9 @@ default="k-means++"
             )
             size = 3 * self.n_clusters
         self._init_size = min(size, n)
-        self._check_rows(X, n, max(self._init_size, self._batch_size))
+        self._check_number(n)
+        # A batch as it came, in float64 and less a centre; seeds keep their rows in float32.
+        self._check_memory(X, self.n_clusters, max(self._init_size, self._batch_size), 24)
 
     def _best_start(
         self,

@@ -8,12 +8,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from doubles import taken_for_gpu
+from scipy import sparse
 
 from mnist_kmeans_mlx import BisectingKMeans, DatasetError, KMeans, MiniBatchKMeans, open_rows
 from mnist_kmeans_mlx.device import resolve
-from mnist_kmeans_mlx.memory import PROCESS_BYTES, ROW_BYTES, Plan, limit, plan
+from mnist_kmeans_mlx.engine.points import SAMPLE_BYTES
+from mnist_kmeans_mlx.engine.sketch import sketch_pays
+from mnist_kmeans_mlx.memory import PROCESS_BYTES, ROW_BYTES, Plan, centers_bytes, limit, plan
 
-LITTLE = PROCESS_BYTES + 1500 * ROW_BYTES + 1000
+
+def little(k):
+    """What a fit of `table` takes at least, and next to nothing for copies of its rows."""
+    return PROCESS_BYTES + 1500 * ROW_BYTES + centers_bytes(k, 12, resolve("cpu")) + 1000
 
 
 def assert_same(a, b):
@@ -40,9 +46,10 @@ def few_blocks(monkeypatch):
 def test_copies_are_counted(dtype, each, on_gpu):
     rows, needed = np.zeros((70, 30), dtype), PROCESS_BYTES + 70 * ROW_BYTES
     for device, copies in ((resolve("cpu"), 70 * 30 * each), (taken_for_gpu(), 70 * 30 * on_gpu)):
-        assert plan(rows, device, needed + copies) == Plan(True, 0)
+        most = needed + centers_bytes(4, 30, device) + copies
+        assert plan(rows, 4, device, most) == Plan(True, 0)
         if copies:
-            assert plan(rows, device, needed + copies - 1) == Plan(False, copies - 1)
+            assert plan(rows, 4, device, most - 1) == Plan(False, copies - 1)
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
@@ -57,16 +64,16 @@ def test_any_way_to_hand_over_rows(kind, dtype, metric, tmp_path, device, few_bl
     np.save(tmp_path / "all.npy", rows)
     options = {"n_clusters": 9, "random_state": 0, "metric": metric, "device": device}
     expected = KMeans(**options).fit(rows)
-    little = KMeans(**options, memory=LITTLE)
+    without = KMeans(**options, memory=little(9))
     source = open_rows(tmp_path / "rows-*.npy", block_bytes=5000)
-    assert not plan(source, resolve(device), LITTLE).keep
+    assert not plan(source, 9, resolve(device), little(9)).keep
     files = sorted(tmp_path.glob("rows-*.npy"))
     for X in (rows, source, files, str(tmp_path / "rows-*.npy"), tmp_path / "all.npy"):
-        assert_same(little.fit(X), expected)
-    assert_same(little.fit(np.load(tmp_path / "all.npy", mmap_mode="r")), expected)
-    assert_same(little.fit_batches(np.array_split(rows, 7)), expected)
+        assert_same(without.fit(X), expected)
+    assert_same(without.fit(np.load(tmp_path / "all.npy", mmap_mode="r")), expected)
+    assert_same(without.fit_batches(np.array_split(rows, 7)), expected)
     assert_same(KMeans(**options).fit(source), expected)  # loaded
-    np.testing.assert_array_equal(little.predict(source), expected.labels_)
+    np.testing.assert_array_equal(without.predict(source), expected.labels_)
 
 
 @pytest.mark.parametrize("init", ["k-means++", "k-means||", "random"])
@@ -77,7 +84,7 @@ def test_every_strategy(algorithm, init, device, few_blocks):
     options = {"algorithm": algorithm, "init": init, "n_init": 2, "random_state": 3}
     found = [
         KMeans(50, device=device, memory=memory, **options).fit(rows, sample_weight=weights)
-        for memory in ("auto", LITTLE)
+        for memory in ("auto", little(50))
     ]
     assert_same(*found)
 
@@ -102,7 +109,7 @@ def test_what_cannot_be(tmp_path, device):
         with pytest.raises(ValueError, match="memory must be a number of bytes"):
             KMeans(2, memory=wrong, device=device).fit(rows)
     np.save(tmp_path / "rows.npy", rows)
-    few = KMeans(2, init=lambda X, *a, **k: X[:2], memory=LITTLE, device=device)
+    few = KMeans(2, init=lambda X, *a, **k: X[:2], memory=little(2), device=device)
     with pytest.raises(ValueError, match="callable init is shown all rows"):
         few.fit(tmp_path / "rows.npy")
     with pytest.raises(DatasetError, match="used up"):
@@ -110,7 +117,7 @@ def test_what_cannot_be(tmp_path, device):
     rows[1234, 5] = np.nan
     np.save(tmp_path / "rows.npy", rows)
     with pytest.raises(DatasetError, match="1 of its 18000 values, the first in row 1234"):
-        KMeans(2, memory=LITTLE, device=device).fit(tmp_path / "rows.npy")
+        KMeans(2, memory=little(2), device=device).fit(tmp_path / "rows.npy")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +138,7 @@ def peak(folder, n, init, monkeypatch):
     rng = np.random.default_rng(0)
     np.save(folder / "rows.npy", rng.integers(0, 9, (n, 1)) * 30 + rng.normal(size=(n, 4)))
     rows = open_rows(folder / "rows.npy", block_bytes=1 << 14)
-    little = PROCESS_BYTES + n * ROW_BYTES + 1000
+    least = PROCESS_BYTES + n * ROW_BYTES + centers_bytes(4, 4, resolve("cpu")) + 1000
     # Two of the centres start far away: clusters run empty.
     centers = np.array([[0.0] * 4, [99.0] * 4, [1e4] * 4, [2e4] * 4])
     model = KMeans(
@@ -140,7 +147,7 @@ def peak(folder, n, init, monkeypatch):
         n_init=1 if init == "far" else 2,
         max_iter=3,
         random_state=0,
-        memory=little,
+        memory=least,
         device="cpu",
     )
     tracemalloc.start()
@@ -184,3 +191,59 @@ print(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0])
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) * 1024 <= 600_000_000
+
+
+# What is wide
+
+
+def sparse_rows(n, d, seed=0):
+    return sparse.random_array((n, d), density=80 / d, format="csr", rng=seed)
+
+
+MAKERS = {
+    "kmeans": lambda k: KMeans(k, random_state=0),
+    "minibatch": lambda k: MiniBatchKMeans(k, random_state=0, batch_size=64),
+    "bisecting": lambda k: BisectingKMeans(k, random_state=0),
+}
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_what_is_more_than_free_is_refused_before_any_is_taken(kind, device, monkeypatch):
+    monkeypatch.setattr("mnist_kmeans_mlx.memory.free_bytes", lambda: 100 << 20)
+    rows = sparse_rows(500, 1 << 18)
+    model = MAKERS[kind](40).set_params(device=device)
+    tracemalloc.start()
+    try:
+        with pytest.raises(MemoryError, match=r"GiB, and 0\.1 GiB are free: reduce the"):
+            model.fit(rows)
+        assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_no_more_is_held_of_wide_rows_than_is_counted(kind, device):
+    (n, d), k = (64, 1 << 17), 4
+    rows, counted = sparse_rows(n, d), centers_bytes(k, d, resolve("cpu"))
+    counted += {"kmeans": 4 * n * d, "minibatch": 24 * n * d, "bisecting": 8 * n * d}[kind]
+    tracemalloc.start()
+    try:
+        MAKERS[kind](k).set_params(device=device).fit(rows)
+        # And a sample, in a few forms, or blocks of rows.
+        assert tracemalloc.get_traced_memory()[1] <= counted + 4 * SAMPLE_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+def test_no_sketch_where_it_takes_longer_than_it_saves():
+    assert sketch_pays(60_000, 784, 20)
+    assert not sketch_pays(4200, 20_000, 8)
+    assert not sketch_pays(4200, 60_000, 8)
+    rows = sparse_rows(4200, 3000)
+    tracemalloc.start()
+    try:
+        KMeans(3, random_state=0, max_iter=2, device="cpu").fit(rows)
+        # Of d x d there is nothing.
+        assert tracemalloc.get_traced_memory()[1] < 4 * 4200 * 3000 + 4 * 3000**2
+    finally:
+        tracemalloc.stop()

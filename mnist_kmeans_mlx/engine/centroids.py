@@ -106,7 +106,7 @@ class Centroids:
         device, most = points.host, None
         if points.weights is not None or points.exact_sum_rows < FEWEST_SUMMED:
             # What rows are split into stays in cache, unless sums are as large.
-            most = max(points.host_step, 8 * self.k)
+            most = max(points.host_step, 2 * self.k)
         elif points.device.kind != "cpu":
             # A GPU multiplies faster than it scatters; the one-hot matrix of a CPU stays sparse.
             device, sum_part, most = points.device, self._sum_on_device, points.exact_sum_rows

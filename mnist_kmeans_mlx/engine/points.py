@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, reduce
 from typing import Any
 
 import mlx.core as mx
@@ -15,7 +16,13 @@ from mnist_kmeans_mlx.device import Device, product, slices
 from mnist_kmeans_mlx.distributed import ALONE, Group
 from mnist_kmeans_mlx.engine.decision import power_of_two
 from mnist_kmeans_mlx.engine.exact import BLOCK, Exact, joined
-from mnist_kmeans_mlx.engine.sketch import FEWEST_ROWS, TURNING_WIDTH, Sketch, TurningSketch
+from mnist_kmeans_mlx.engine.sketch import (
+    FEWEST_ROWS,
+    TURNING_WIDTH,
+    Sketch,
+    TurningSketch,
+    sketch_pays,
+)
 
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
@@ -28,7 +35,7 @@ EXACT_FLOAT32 = 1 << 24
 HOST_BLOCK = 4 << 20
 # Rows from which the origin is found, in as many bytes at most; and a few of them that tell
 # whether it is where most are, rather than more than so many times farther off than these reach.
-SAMPLE, SAMPLE_BYTES = 4096, 64 << 20
+SAMPLE, SAMPLE_BYTES = 4096, 16 << 20
 FEW, DISTANT = 64, 1024
 
 
@@ -116,7 +123,7 @@ class Points:
     def _find_frame(self) -> None:
         """Choose origin and scale."""
         low, high, whole = self._range()
-        most = min(SAMPLE, max(FEW, SAMPLE_BYTES // (8 * self.d)))
+        most = min(SAMPLE, max(8, SAMPLE_BYTES // (8 * self.d)))
         sample = self.pick(np.arange(0, self.total, -(-self.total // most)))
         origin, usual = _middle(sample)
         origin = np.clip(origin, low, high)
@@ -160,9 +167,10 @@ class Points:
                 fractions.set()
             return block.min(axis=0), block.max(axis=0)
 
-        lows, highs = zip(*self.host.map(part_range, self.host_parts()), strict=True)
-        low = np.min(lows, axis=0).astype(np.float64)
-        high = np.max(highs, axis=0).astype(np.float64)
+        def widest(a: tuple[Float64, Float64], b: tuple[Float64, Float64]) -> Any:
+            return np.minimum(a[0], b[0]), np.maximum(a[1], b[1])
+
+        low, high = (a.astype(np.float64) for a in self._folded(part_range, widest))
         if not (np.isfinite(low) & np.isfinite(high)).all():
             raise ValueError("Input X contains NaN or infinity.")
         whole = bool(self.group.min(not fractions.is_set()))
@@ -195,8 +203,7 @@ class Points:
             self.norms_sq[part] = np.square(moved).sum(axis=1)
             return values.rough(moved).sum(axis=0)
 
-        parts = self.host.map(convert, self.host_parts())
-        mean = self.group.sum(np.sum(parts, axis=0)) / self.total
+        mean = self.group.sum(self._folded(convert, np.add)) / self.total
         norms = Exact(self.d * self.limit**2 * (1 + 1e-9), self.total, self.integer)
         norm_sq = float(joined(self.group.sum(norms.sums(self.norms_sq))))
         self.norm_sq = norm_sq
@@ -259,11 +266,14 @@ class Points:
         """Of this rank's moved and scaled rows."""
         return float(self.norms_sq.max(initial=0))
 
-    @cached_property
-    def sketch(self) -> Sketch | None:
-        """Narrow copy of the rows, where one pays and may be kept."""
-        if not self.keep:
+    def sketch(self, k: int) -> Sketch | None:
+        """Narrow copy of the rows, where one pays with `k` centres and may be kept."""
+        if not self.keep or not sketch_pays(self.n, self.d, k):
             return None
+        return self._sketch
+
+    @cached_property
+    def _sketch(self) -> Sketch | None:
         return Sketch.make(self.float32, self.norms_sq, self.d, self.host)
 
     def turning_width(self, k: int) -> int:
@@ -280,7 +290,21 @@ class Points:
 
     def turning_base(self, k: int) -> Sketch | None:
         """What all such narrow copies take the axes from that do not turn, made only once."""
-        return self.sketch if self.turning_width(k) and k < TURNING_WIDTH else None
+        return self.sketch(k) if self.turning_width(k) and k < TURNING_WIDTH else None
+
+    def _folded(self, function: Callable[[slice], Any], combine: Callable[[Any, Any], Any]) -> Any:
+        """What `function` says of all parts of the rows, combined in any order.
+
+        A few tasks of many parts each: with wide rows what is said of all would be as large as
+        these.
+        """
+        parts = self.host_parts()
+        tasks = [parts[first :: 4 * self.host.workers] for first in range(4 * self.host.workers)]
+
+        def fold(task: list[slice]) -> Any:
+            return reduce(combine, map(function, task))
+
+        return reduce(combine, self.host.map(fold, filter(None, tasks)))
 
     # Rows
 

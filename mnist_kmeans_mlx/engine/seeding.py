@@ -16,6 +16,7 @@ from mnist_kmeans_mlx.engine.distances import Codebook
 from mnist_kmeans_mlx.engine.exact import BLOCK, Exact, joined
 from mnist_kmeans_mlx.engine.lots import Lots, first_row
 from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels, Points
+from mnist_kmeans_mlx.engine.sketch import Sketch
 
 # Rounds of k-means||, and how many rows each draws for every centre.
 ROUNDS, OVERSAMPLING = 5, 2
@@ -183,12 +184,13 @@ def plus_plus(
         closest[part] = points.distances_sq_to(part, center)
 
     points.host.map(measure, points.host_parts())
-    exact = exact_distances(points)
+    exact, sketch = exact_distances(points), points.sketch(k)
     for step in range(1, k):
         lots = Lots(points, exact, closest if weights is None else closest * weights)
         draws = random_state.uniform(size=trials) * joined(lots.sums)
         drawn = lots.find(draws)
-        best, gains = _Candidates(points, exact, closest, points.pick(drawn)).best(lots.sums)
+        candidates = _Candidates(points, exact, closest, points.pick(drawn), sketch)
+        best, gains = candidates.best(lots.sums)
         chosen[step] = drawn[best]
         for rows, distances, _ in gains:
             closest[rows] = distances
@@ -219,11 +221,20 @@ class _Candidates:
         Squared distances of the rows to those chosen so far.
     rows : ndarray of shape (t, d), float64
         The candidates.
+    sketch : Sketch or None
+        Of the rows.
     """
 
-    def __init__(self, points: Points, exact: Exact, closest: Float64, rows: Float64) -> None:
+    def __init__(
+        self,
+        points: Points,
+        exact: Exact,
+        closest: Float64,
+        rows: Float64,
+        sketch: Sketch | None,
+    ) -> None:
         self.points, self.exact, self.closest, self.rows = points, exact, closest, rows
-        self._codebook, self._sketch = Codebook(points, rows), points.sketch
+        self._codebook, self._sketch = Codebook(points, rows), sketch
         self._compared = Comparison.whole(self._codebook)
         self._tolerance = self._codebook.tolerance
         if self._sketch is not None:

@@ -24,6 +24,9 @@ WIDTHS = (32, 64, 96, 128)
 # Share of the variance that the axes must capture: with less, few comparisons are decided.
 WORTHWHILE = 0.9
 FEWEST_ROWS = 4096
+# Iterations that find the axes; and how many a fit usually takes, of which rows are compared in
+# each with all centres where there is no sketch.
+ITERATIONS, USUAL = 3, 20
 # Width to which leading axes fill up those that turn.
 TURNING_WIDTH = 96
 # To project fewer centres takes no longer than to share them out.
@@ -129,13 +132,12 @@ class Sketch:
     @classmethod
     def make(cls, rows: Rows, norms_sq: Float64, d: int, host: Device) -> Sketch | None:
         """Sketch of the rows as narrow as the data allow, or None where none pays."""
-        n = len(norms_sq)
-        widths = [m for m in WIDTHS if 2 * m <= d]
+        n, widths = len(norms_sq), _widths(d)
         if n < FEWEST_ROWS or not widths:
             return None
-        chosen = np.arange(0, n, n // FEWEST_ROWS)
+        chosen = np.arange(0, n, -(-n // FEWEST_ROWS))
         sample = rows(chosen)
-        axes = _leading_axes(product(sample.T, sample), widths[-1])
+        axes = _leading_axes(sample, widths[-1])
         spread = np.square(sample - sample.mean(axis=0)).sum(dtype=np.float64)
         inside = np.square(product(sample, axes)).sum(axis=0, dtype=np.float64)
         for m in widths:
@@ -224,16 +226,46 @@ class TurningSketch:
         self._outside = outside
 
 
-def _leading_axes(covariance: Float32, m: int) -> Float32:
+def sketch_pays(n: int, d: int, k: int) -> bool:
+    """Whether a sketch of `n` rows takes less than it saves where these meet `k` centres.
+
+    Counted in products of numbers: to find the axes in a sample, as `_leading_axes` does, and to
+    bring all rows onto them; against those of all rows with candidates and centres.
+    """
+    widths = _widths(d)
+    if n < FEWEST_ROWS or not widths:
+        return False
+    m = widths[-1]
+    stretches = ITERATIONS + 2
+    narrow, wide = d * d * (FEWEST_ROWS + stretches * m), 2 * stretches * FEWEST_ROWS * d * m
+    return bool(min(narrow, wide) + n * d * m < n * d * k * (2 + np.log(k) + USUAL))
+
+
+def _widths(d: int) -> list[int]:
+    """Widths of sketches that are narrower than half of the rows."""
+    return [m for m in WIDTHS if 2 * m <= d]
+
+
+def _leading_axes(sample: Float32, m: int) -> Float32:
     """Orthonormal columns close to the leading eigenvectors, by subspace iteration.
 
     Reference: G. Golub and C. Van Loan, *Matrix Computations*, 4th ed., section 8.2.4.
     """
-    axes = np.random.default_rng(0).normal(size=(len(covariance), m)).astype(np.float32)
-    for _ in range(3):
-        axes, _ = np.linalg.qr(product(covariance, axes))
+    n, d = sample.shape
+    if d <= n // 4:
+        covariance = product(sample.T, sample)
+
+    def stretched(axes: Float32) -> Float32:
+        """The covariance times the axes; of wide rows it would be far larger than these."""
+        if d <= n // 4:
+            return product(covariance, axes)
+        return product(sample.T, product(sample, axes))
+
+    axes = np.random.default_rng(0).normal(size=(d, m)).astype(np.float32)
+    for _ in range(ITERATIONS):
+        axes, _ = np.linalg.qr(stretched(axes))
     # Within their span the eigenvectors, so that the first few columns are a narrower sketch.
-    _, rotation = np.linalg.eigh(product(axes.T, product(covariance, axes)))
+    _, rotation = np.linalg.eigh(product(axes.T, stretched(axes)))
     # Once more in float64, so that rounded axes are orthonormal to float32.
     axes, _ = np.linalg.qr(product(axes, rotation[:, ::-1]).astype(np.float64))
     return axes.astype(np.float32)
