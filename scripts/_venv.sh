@@ -6,29 +6,43 @@ die() {
     exit 1
 }
 
-# setup "" or setup dev: .venv holds the package (editable), an MLX backend and, with `dev`, what
+# RESOLUTION=lowest-direct takes the lowest versions that pyproject.toml allows (uv's word for it),
+# in a venv of their own; numpy 2.0 comes for Python 3.11, not for all later ones.
+venv=.venv${RESOLUTION:+-$RESOLUTION}
+pythons="python3.14 python3.13 python3.12 python3.11 python3"
+suitable="Python 3.11 or later"
+if [ -n "${RESOLUTION:-}" ]; then
+    pythons=python3.11
+    suitable="Python 3.11 (RESOLUTION=$RESOLUTION is set)"
+fi
+
+# setup "" or setup dev: $venv holds the package (editable), an MLX backend and, with `dev`, what
 # the tests need. The stamp is the last thing written and the first removed: without it, we start
 # afresh.
 setup() {
-    local extra=$1 backend=${MLX_BACKEND:-cpu} python=${PYTHON:-.venv/bin/python}
+    local extra=$1 backend=${MLX_BACKEND:-cpu} python=${PYTHON:-$venv/bin/python}
     local gigabytes=1 inputs kind stamp tool=pip
     if [ "$extra" = dev ]; then gigabytes=2; fi
-    if runs uv --version; then tool=uv; fi
+    if runs uv --version; then
+        tool=uv
+    elif [ -n "${RESOLUTION:-}" ]; then
+        tool="uv of pip"
+    fi
     kind="$("$python" -V 2>/dev/null || true) $tool $backend"
     inputs=$({ pwd && grep '^__version__' mnist_kmeans_mlx/__init__.py && cat pyproject.toml; } | cksum)
-    stamp=$(cat .venv/.ready 2>/dev/null || true)
+    stamp=$(cat "$venv/.ready" 2>/dev/null || true)
     case $stamp in "$kind $inputs $extra" | "$kind $inputs dev") return ;; esac
 
     check_machine
     check_disk "$gigabytes"
-    echo "setting up .venv, which takes a minute or so the first time" >&2
+    echo "setting up $venv, which takes a minute or so the first time" >&2
     case $stamp in
-        "$kind "*) rm .venv/.ready ;;
+        "$kind "*) rm "$venv/.ready" ;;
         *) make_venv ;;
     esac
     add -e ".[$backend${extra:+,$extra}]" ||
         die "the dependencies could not be installed; the lines above say why."
-    echo "$(.venv/bin/python -V) $tool $backend $inputs $extra" >.venv/.ready
+    echo "$("$venv/bin/python" -V) $tool $backend $inputs $extra" >"$venv/.ready"
 }
 
 # A command on the PATH may be a shim with nothing behind it: what counts is that it runs.
@@ -38,24 +52,43 @@ runs() {
 
 make_venv() {
     find_python
-    if [ "$tool" = pip ] && ! runs "$python" -c 'import ensurepip'; then
+    if [ "$tool" != uv ] && ! runs "$python" -c 'import ensurepip'; then
         die "$python cannot make virtual environments: install python3-venv (on Debian and Ubuntu: sudo apt install python3-venv)."
     fi
-    rm -f .venv/.ready
-    rm -rf .venv
+    rm -f "$venv/.ready"
+    rm -rf "$venv"
     if [ "$tool" = uv ]; then
-        "$python" -m venv --without-pip .venv
+        "$python" -m venv --without-pip "$venv"
     else
-        "$python" -m venv .venv
+        "$python" -m venv "$venv"
     fi
 }
 
 add() {
-    if [ "$tool" = uv ]; then
-        uv pip install --quiet --python .venv/bin/python "$@"
-    else
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"
+    if [ -n "${RESOLUTION:-}" ]; then set -- --upgrade --resolution "$RESOLUTION" "$@"; fi
+    case $tool in
+        uv) uv pip install --quiet --python "$venv/bin/python" "$@" ;;
+        pip) pip_install "$@" ;;
+        "uv of pip")
+            pip_install uv ||
+                die "RESOLUTION=$RESOLUTION needs uv, which pip could not install; the lines above say why."
+            as_pip_does "$venv/bin/python" -m uv pip install --quiet --python "$venv/bin/python" "$@"
+            ;;
+    esac
+}
+
+pip_install() {
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
+}
+
+# Where pip is told to take packages from another index than PyPI, uv takes them from there, too.
+as_pip_does() {
+    local index=${UV_DEFAULT_INDEX:-${PIP_INDEX_URL:-}}
+    if [ -z "$index" ]; then
+        index=$("$venv/bin/python" -m pip config list | sed -n "s/^[^=]*\.index-url='\(.*\)'$/\1/p" | tail -n 1)
     fi
+    if [ -n "$index" ]; then export UV_DEFAULT_INDEX=$index; fi
+    "$@"
 }
 
 find_python() {
@@ -64,18 +97,19 @@ find_python() {
         python=$PYTHON
         return
     fi
-    for python in python3.14 python3.13 python3.12 python3.11 python3; do
+    for python in $pythons; do
         if suits "$python"; then return; fi
     done
     # A Mac's own Python is 3.9, but uv can bring one.
-    if [ "$tool" = uv ] && runs uv python install 3.13; then
-        python=$(uv python find --managed-python 3.13)
+    local managed=${RESOLUTION:+3.11}
+    managed=${managed:-3.13}
+    if [ "$tool" = uv ] && runs uv python install "$managed"; then
+        python=$(uv python find --managed-python "$managed")
         if suits "$python"; then return; fi
     fi
     die "found no $suitable; install one, or name one that is not on the PATH with PYTHON=..."
 }
 
-suitable="Python 3.11 or later"
 if [ "$(uname -s)" = Darwin ]; then suitable="native (arm64) $suitable"; fi
 
 suits() {

@@ -132,7 +132,7 @@ def test_too_large_to_be_made_dense(estimator):
 
 
 def test_sparse_rows_are_affordable_batch_by_batch(monkeypatch):
-    rows = sparse.random(3000, 400, density=0.01, format="csr", rng=np.random.default_rng(0))
+    rows = sparse.random(3000, 400, density=0.01, format="csr", random_state=0)
     monkeypatch.setattr(base, "BLOCK_BYTES", 1 << 16)
     monkeypatch.setattr("mnist_kmeans_mlx.memory.free_bytes", lambda: 5 << 20)
     with pytest.raises(MemoryError, match=r"BisectingKMeans of 3000 rows of 400 features takes"):

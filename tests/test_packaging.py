@@ -104,7 +104,16 @@ ENOUGH = {
 }
 PYTHONS = ("python3", "python3.11", "python3.12", "python3.13", "python3.14")
 NO_PYTHON = dict.fromkeys((*PYTHONS, "uv"), "exit 127")
+# Makes venvs in which pip does nothing but fail.
+NO_NETWORK = dict.fromkeys(
+    PYTHONS,
+    'case "$1 $2" in "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;'
+    ' "-m pip") exit 1 ;; esac',
+)
 NO_ENSUREPIP = dict.fromkeys(PYTHONS, "case $2 in *ensurepip*) exit 1 ;; esac")
+
+
+LOWEST = {"RESOLUTION": "lowest-direct"}
 
 
 @pytest.mark.parametrize(
@@ -121,6 +130,9 @@ NO_ENSUREPIP = dict.fromkeys(PYTHONS, "case $2 in *ensurepip*) exit 1 ;; esac")
         (MAC | NO_PYTHON, {}, "found no native (arm64) Python 3.11 or later;"),
         (LINUX, {"PYTHON": "false"}, "PYTHON=false is not Python 3.11 or later."),
         (LINUX | NO_ENSUREPIP | {"uv": "exit 1"}, {}, "install python3-venv"),
+        (LINUX | NO_NETWORK | {"uv": "exit 1"}, {}, "the dependencies could not be installed;"),
+        (LINUX | NO_NETWORK | {"uv": "exit 1"}, LOWEST, "needs uv, which pip could not install;"),
+        (LINUX | NO_PYTHON, LOWEST, "found no Python 3.11 (RESOLUTION=lowest-direct is set);"),
     ],
 )
 @pytest.mark.parametrize("script", ["demo", "test"])
@@ -149,4 +161,4 @@ def test_set_up_says_in_one_sentence_what_is_missing(
     assert len(message) == 1, done.stderr
     assert message[0].startswith(f"{script}: ")
     assert sentence in message[0]
-    assert not (tree / ".venv").exists()
+    assert not list(tree.glob(".venv*/.ready"))
