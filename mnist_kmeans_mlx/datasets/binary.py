@@ -27,7 +27,16 @@ from mnist_kmeans_mlx.datasets.faults import (
     start_of,
 )
 
-__all__ = ["check_rest", "npy_header", "read_idx", "read_npy", "read_npz", "read_safetensors"]
+__all__ = [
+    "BFLOAT16",
+    "check_rest",
+    "npy_header",
+    "read_idx",
+    "read_npy",
+    "read_npz",
+    "read_safetensors",
+    "widened",
+]
 
 Array = NDArray[Any]
 
@@ -39,10 +48,12 @@ _NPY_MAGIC = b"\x93NUMPY"
 _NPY_LONGEST_HEADER = 10_000  # NumPy's own limit
 _SAFETENSORS_LONGEST_HEADER = 100_000_000  # the format's own limit
 _IDX_DTYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
-# BF16 has no NumPy dtype: its two bytes are the upper half of a float32.
-_SAFETENSORS_DTYPES = {
+# It has no NumPy dtype: its two bytes are the upper half of a float32. `mx.save` writes it as
+# "<V2", where NumPy itself gives bytes without a meaning no byte order: "|V2".
+BFLOAT16 = np.dtype("<u2", metadata={"is": "bfloat16"})
+_SAFETENSORS_DTYPES: dict[str, Any] = {
     "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4",
-    "U64": "<u8", "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2",
+    "U64": "<u8", "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": BFLOAT16,
 }  # fmt: skip
 
 
@@ -53,7 +64,7 @@ class _Bytes(Protocol):
 
 
 def read_npy(path: PathLike) -> Array:
-    """Map the array of an `.npy` file, read-only.
+    """Map the array of an `.npy` file, read-only; bfloat16, as of `mx.save`, is read as float32.
 
     Parameters
     ----------
@@ -61,7 +72,7 @@ def read_npy(path: PathLike) -> Array:
 
     Returns
     -------
-    memmap of any real dtype and shape
+    memmap of any real dtype and shape, or ndarray of float32
 
     Raises
     ------
@@ -72,7 +83,7 @@ def read_npy(path: PathLike) -> Array:
     with opened(path) as file:
         dtype, shape, order = npy_header(file)
         check_rest(file, dtype, shape)
-        return np.memmap(file, dtype, "r", file.tell(), shape, order)
+        return widened(np.memmap(file, dtype, "r", file.tell(), shape, order), dtype)
 
 
 def read_npz(path: PathLike, key: str | None = None) -> Array:
@@ -111,7 +122,7 @@ def read_npz(path: PathLike, key: str | None = None) -> Array:
             with archive.open(info) as member:
                 dtype, shape, order = npy_header(member)
                 raw = _filled(member, claimed_bytes(dtype, shape), size * _growth(not stored))
-    return raw.view(dtype).reshape(shape, order=order)
+    return widened(raw.view(dtype).reshape(shape, order=order), dtype)
 
 
 def read_idx(path: PathLike) -> Array:
@@ -191,10 +202,16 @@ def read_safetensors(path: PathLike, key: str | None = None) -> Array:
         start = 8 + length + begin
         if begin < 0 or start + end - begin > size:
             raise Fault("is cut short: a tensor lies beyond its end")
-        tensor = np.memmap(file, dtype, "r", start, tuple(shape))
-        if code == "BF16":
-            return (np.array(tensor, np.uint32) << 16).view(np.float32)
-        return tensor
+        return widened(np.memmap(file, dtype, "r", start, tuple(shape)), dtype)
+
+
+def widened(array: Array, dtype: np.dtype[Any]) -> Array:
+    """Return float32 for an array that was read as `BFLOAT16`, and any other as it is."""
+    if dtype is not BFLOAT16:
+        return array
+    wide = array.astype(np.uint32)
+    wide <<= 16
+    return wide.view(np.float32)
 
 
 def _growth(deflated: bool) -> int:
@@ -272,4 +289,6 @@ def npy_header(file: _Bytes) -> tuple[np.dtype[Any], tuple[int, ...], Any]:
     # Whatever ast, tokenize and dtype raise on bytes that are no header.
     except Exception as error:
         raise Fault("is damaged: its npy header cannot be parsed") from error
+    if dtype == "V2" and b"'<V2'" in header:
+        dtype = BFLOAT16
     return dtype, shape, "F" if fortran else "C"

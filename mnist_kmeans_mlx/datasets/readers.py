@@ -17,7 +17,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_kmeans_mlx.datasets.binary import check_rest, npy_header
+from mnist_kmeans_mlx.datasets.binary import BFLOAT16, check_rest, npy_header, widened
 from mnist_kmeans_mlx.datasets.faults import DatasetError, Fault, PathLike, opened
 from mnist_kmeans_mlx.datasets.matrix import matrix_shape
 
@@ -143,7 +143,31 @@ class FileReader:
             np.not_equal(out.view(np.uint8), 0, out=out)
 
 
-def npy_reader(path: PathLike) -> FileReader:
+class _Bfloat16Reader:
+    """Rows of float32 for a file of bfloat16, which is read as whole numbers of two bytes."""
+
+    def __init__(self, words: FileReader) -> None:
+        self.shape, self.files = words.shape, words.files
+        self.dtype = np.dtype(np.float32)
+        self._words = words
+        self._step = max(1, STRETCH // (2 * self.shape[1]))
+
+    def read(self, start: int, out: Array) -> None:
+        for a in range(0, len(out), self._step):
+            part = out[a : a + self._step]
+            words = np.empty(part.shape, BFLOAT16)
+            self._words.read(start + a, words)
+            part[...] = widened(words, BFLOAT16)
+
+    def take(self, index: Index, out: Array) -> None:
+        for a in range(0, len(out), self._step):
+            part = out[a : a + self._step]
+            words = np.empty(part.shape, BFLOAT16)
+            self._words.take(index[a : a + self._step], words)
+            part[...] = widened(words, BFLOAT16)
+
+
+def npy_reader(path: PathLike) -> Reader:
     """Read rows of an `.npy` file; an array of more than two dimensions is flattened."""
     with opened(path) as file:
         dtype, shape, order = npy_header(file)
@@ -153,7 +177,8 @@ def npy_reader(path: PathLike) -> FileReader:
                 "is in Fortran order, so that no row of it lies in one piece: "
                 "save np.ascontiguousarray(array)"
             )
-        return FileReader(path, file.tell(), matrix_shape(shape), dtype)
+        reader = FileReader(path, file.tell(), matrix_shape(shape), dtype)
+        return _Bfloat16Reader(reader) if dtype is BFLOAT16 else reader
 
 
 class ShardsReader:
