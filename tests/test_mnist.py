@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from damage import refusal, small_mnist, write_idx_folder
 
-from mnist_kmeans_mlx.datasets import DatasetError, load_mnist, mnist
+from mnist_kmeans_mlx.datasets import DatasetError, load_matrix, load_mnist, mnist
 from mnist_kmeans_mlx.datasets.mnist import idx_bytes
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -130,11 +130,71 @@ def test_a_damaged_idx_file_is_named_itself(tmp_path):
         load_mnist(folder)
 
 
+def other_names(folder, name, arrays, pack=bytes):
+    """Write four files as EMNIST names its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for key, array in arrays.items():
+        kind, part = ("images", "labels")[key[0] == "y"], key[2:]
+        end = ".gz" if pack is gzip.compress else ""
+        path = folder / f"{name}-{part}-{kind}-idx{array.ndim}-ubyte{end}"
+        path.write_bytes(pack(idx_bytes(array)))
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_emnist(pack, tmp_path):
+    letters = small_mnist() | {"y_train": np.array([1, 26, 9], np.uint8)}
+    other_names(tmp_path / "gzip", "emnist-letters", letters, pack)
+    for path in ("gzip", "gzip/emnist-letters"):
+        data = load_mnist(tmp_path / path)
+        assert all(np.array_equal(getattr(data, key), letters[key]) for key in KEYS)
+    assert data.name == "emnist-letters"
+    other_names(tmp_path / "gzip", "emnist-digits", small_mnist(5), pack)
+    assert len(load_mnist(tmp_path / "gzip" / "emnist-digits").x_train) == 5
+    assert refusal(load_mnist, tmp_path / "gzip") == (
+        "holds several data sets, give one of them: "
+        f"{tmp_path}/gzip/emnist-digits, {tmp_path}/gzip/emnist-letters"
+    )
+    next((tmp_path / "gzip").glob("emnist-digits-test-labels*")).unlink()
+    assert refusal(load_mnist, tmp_path / "gzip" / "emnist-digits") == (
+        "is a folder without emnist-digits-t10k-labels-idx1-ubyte (plain or .gz)"
+    )
+    assert "is no file or folder" in refusal(load_mnist, tmp_path / "gzip" / "emnist-mnist")
+
+
+def test_the_folders_of_torchvision(tmp_path):
+    raw = tmp_path / "data" / "MNIST" / "raw"
+    raw.parent.mkdir(parents=True)
+    write_idx_folder(raw, small_mnist())
+    for path in (raw, raw.parent, raw.parent.parent):
+        data = load_mnist(path)
+        assert np.array_equal(data.x_train, small_mnist()["x_train"])
+        assert data.origin == str(path)
+    assert load_mnist(raw).name == "MNIST"
+    raw = tmp_path / "data" / "FashionMNIST" / "raw"
+    raw.parent.mkdir()
+    write_idx_folder(raw, small_mnist())
+    assert refusal(load_mnist, tmp_path / "data") == (
+        "holds several data sets, give one of them: "
+        f"{tmp_path}/data/FashionMNIST/raw, {tmp_path}/data/MNIST/raw"
+    )
+
+
+def test_images_in_colour_are_read_by_their_key(tmp_path):
+    images = np.random.default_rng(0).integers(256, size=(3, 28, 28, 3), dtype=np.uint8)
+    path = save(tmp_path / "a.npz", x_train=images)
+    assert refusal(load_mnist, path) == (
+        "holds x_train of shape (3, 28, 28, 3), where images are (n, 28, 28): load_matrix(path, "
+        "key='x_train') reads images of any shape (--key x_train, and --labels FILE for labels)"
+    )
+    assert np.array_equal(load_matrix(path, key="x_train"), images.reshape(3, -1))
+
+
 def test_images_for_labels(tmp_path):
     folder = write_idx_folder(tmp_path / "a", small_mnist())
     shutil.copy(folder / "t10k-labels-idx1-ubyte", folder / "t10k-images-idx3-ubyte")
     assert refusal(load_mnist, folder) == (
-        "holds x_test of shape (2,), where images are (n, 28, 28)"
+        "holds x_test of shape (2,), where images are (n, 28, 28): load_matrix reads each of its "
+        "files (--data FILE of images, --labels FILE)"
     )
 
 
@@ -170,8 +230,8 @@ def test_a_single_idx_file(pack, tmp_path):
             {"y_test": np.zeros((2, 1), np.uint8)},
             "holds y_test of shape (2, 1), where labels are (n,)",
         ),
-        ({"y_train": np.array([3, 10, 0])}, "holds 10 in y_train, where labels are 0 to 9"),
-        ({"y_train": np.array([3, -1, 0])}, "holds -1 in y_train, where labels are 0 to 9"),
+        ({"y_train": np.array([3, 256, 0])}, "holds 256 in y_train, where labels are 0 to 255"),
+        ({"y_train": np.array([3, -1, 0])}, "holds -1 in y_train, where labels are 0 to 255"),
         (
             {"x_test": np.full((2, 28, 28), 256)},
             "holds 256 in x_test, where pixels are 0 to 255",
@@ -182,7 +242,7 @@ def test_a_single_idx_file(pack, tmp_path):
         ),
         (
             {"y_test": np.array([True, False])},
-            "holds y_test of bool, where labels are whole numbers 0 to 9",
+            "holds y_test of bool, where labels are whole numbers 0 to 255",
         ),
         ({"y_test": np.array(["1", "2"])}, "holds text, not real numbers"),
         (
@@ -196,7 +256,8 @@ def test_a_single_idx_file(pack, tmp_path):
     ],
 )
 def test_arrays_that_are_not_mnists(changes, sentence, tmp_path):
-    assert refusal(load_mnist, save(tmp_path / "a.npz", **changes)) == sentence
+    found = refusal(load_mnist, save(tmp_path / "a.npz", **changes))
+    assert found.partition(": load_matrix")[0] == sentence
 
 
 def test_npz_without_the_keys(tmp_path):

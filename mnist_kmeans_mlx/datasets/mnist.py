@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import struct
 import sys
-from contextlib import redirect_stdout
+from collections.abc import Iterable
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -18,14 +20,23 @@ from numpy.typing import NDArray
 from mnist_kmeans_mlx.datasets.binary import read_idx, read_npz
 from mnist_kmeans_mlx.datasets.faults import DatasetError, Fault, PathLike, blaming, brief, opened
 
-__all__ = ["Dataset", "idx_bytes", "load_mnist"]
+__all__ = ["Dataset", "idx_bytes", "is_idx_set", "load_mnist"]
 
-# The four arrays in their order, and the IDX files they came in.
+# The four arrays in their order, and the IDX files they came in; EMNIST calls its test files so.
 _FILES = {
     "x_train": "train-images-idx3-ubyte",
     "y_train": "train-labels-idx1-ubyte",
     "x_test": "t10k-images-idx3-ubyte",
     "y_test": "t10k-labels-idx1-ubyte",
+}
+_IDX = re.compile(
+    r"((?P<name>.+)-)??(?P<part>train|t10k|test)-(?P<kind>images|labels)[-.]idx[0-9]-ubyte(\.gz)?"
+)
+# To read what is not of MNIST's shape.
+_OTHER_WAYS = {
+    "npz": ": load_matrix(path, key='x_train') reads images of any shape (--key x_train, and "
+    "--labels FILE for labels)",
+    "idx": ": load_matrix reads each of its files (--data FILE of images, --labels FILE)",
 }
 _BUNDLED = "_data/mnist.npz"
 _CHECKSUM = "b2d8f5bf39174ee5ffeefa97e42d673c35432b411bb5d1f74fbbeddae7f1690a"
@@ -40,7 +51,7 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images of 28 x 28 pixels with a digit each, in a part to fit and a part to test.
+    """Images of 28 x 28 pixels with a class each, mostly a digit, in a part to fit and one to test.
 
     Attributes
     ----------
@@ -49,7 +60,7 @@ class Dataset:
     x_train, x_test : ndarray of shape (n, 28, 28), uint8, read-only
         Pixels from 0 (paper) to 255 (ink).
     y_train, y_test : ndarray of shape (n,), uint8, read-only
-        Digits from 0 to 9.
+        Digits from 0 to 9; of other data sets, classes from 0 to 255.
     source : {"bundled", "keras", "npz", "idx"}
         The kind of place the data were read from.
     origin : str
@@ -85,7 +96,10 @@ def load_mnist(source: PathLike = "auto") -> Dataset:
           ``tensorflow.keras.datasets.mnist``, which downloads it.
         - a path to an ``.npz`` file with ``x_train``, ``y_train``, ``x_test`` and ``y_test``.
         - a path to a folder of the four IDX files, plain or gzipped
-          (``train-images-idx3-ubyte``, ``train-images.idx3-ubyte``, ``....gz``).
+          (``train-images-idx3-ubyte``, ``train-images.idx3-ubyte``, ``....gz``), or to the folder
+          that torchvision keeps them in as ``MNIST/raw``.
+        - of a folder with several such sets, as EMNIST's, also what the names of four of them
+          begin with: ``"gzip/emnist-letters"``. EMNIST's images lie on their side, and stay so.
 
     Returns
     -------
@@ -95,8 +109,8 @@ def load_mnist(source: PathLike = "auto") -> Dataset:
     ------
     DatasetError
         In one sentence: a file is missing, unreadable or damaged, arrays are not of MNIST's
-        shapes, images and labels differ in number, a label is not a digit, or Keras is not
-        installed or cannot download.
+        shapes, images and labels differ in number, a label is not a whole number from 0 to 255,
+        or Keras is not installed or cannot download.
 
     Examples
     --------
@@ -117,10 +131,10 @@ def load_mnist(source: PathLike = "auto") -> Dataset:
         return _dataset(*_from_keras())
     path = Path(source)
     with blaming(path):
+        if is_idx_set(path):
+            return _dataset(_read_folder(path), "idx", os.fspath(path))
         if not path.exists():
             raise Fault("is no file or folder, nor one of the sources auto, bundled and keras")
-        if path.is_dir():
-            return _dataset(_read_folder(path), "idx", os.fspath(path))
     with opened(path) as file:
         start = file.read(3)
         if start[:2] in (b"\0\0", b"\x1f\x8b"):
@@ -141,22 +155,57 @@ def _read_npz(path: Path) -> Arrays:
     return {key: read_npz(path, key) for key in _FILES}
 
 
-def _read_folder(folder: Path) -> Arrays:
-    found = {}
-    for key, stem in _FILES.items():
-        names = [stem, stem.replace("-idx", ".idx")]
-        paths = [folder / (name + end) for end in ("", ".gz") for name in names]
-        found[key] = next(filter(Path.exists, paths), None)
-    missing = [stem for key, stem in _FILES.items() if found[key] is None]
+def is_idx_set(path: PathLike) -> bool:
+    """Whether a path is a folder, or what the names of IDX files in one begin with."""
+    path = Path(path)
+    with suppress(OSError, ValueError):
+        return path.is_dir() or (not path.exists() and path.name in _sets(path.parent))
+    return False
+
+
+def _sets(folder: Path) -> dict[str, dict[str, Path]]:
+    """Return the IDX files of a folder, by what their names begin with: "" for MNIST's own."""
+    sets: dict[str, dict[str, Path]] = {}
+    for path in sorted(folder.iterdir(), key=lambda path: (path.suffix == ".gz", path.name)):
+        if found := _IDX.fullmatch(path.name):
+            kind = "x" if found["kind"] == "images" else "y"
+            part = "train" if found["part"] == "train" else "test"
+            sets.setdefault(found["name"] or "", {}).setdefault(f"{kind}_{part}", path)
+    return sets
+
+
+def _read_folder(path: Path) -> Arrays:
+    folder, name = (path, "") if path.is_dir() else (path.parent, path.name)
+    if not name and not _sets(folder):
+        # torchvision's are MNIST/raw, and its root may hold others besides.
+        others = [other for other in (path / "raw", *sorted(path.glob("*/raw"))) if other.is_dir()]
+        others = [other for other in others if _sets(other)]
+        if len(others) > 1:
+            raise Fault(_several(map(str, others)))
+        folder = others[0] if others else path
+    sets = _sets(folder)
+    if not name and sets and "" not in sets:
+        if len(sets) > 1:
+            raise Fault(_several(str(folder / other) for other in sets))
+        (name,) = sets
+    found = sets.get(name, {})
+    missing = [f"{name}-{stem}".strip("-") for key, stem in _FILES.items() if key not in found]
     if missing:
         raise Fault(f"is a folder without {', '.join(missing)} (plain or .gz)")
-    return {key: read_idx(path) for key, path in found.items() if path}
+    return {key: read_idx(found[key]) for key in _FILES}
+
+
+def _several(paths: Iterable[str]) -> str:
+    return f"holds several data sets, give one of them: {', '.join(paths)}"
 
 
 def _dataset(arrays: Arrays, source: str, origin: str) -> Dataset:
     with blaming(origin):
-        images = {k: _as_images(k, arrays[k]) for k in ("x_train", "x_test")}
-        labels = {k: _as_labels(k, arrays[k]) for k in ("y_train", "y_test")}
+        try:
+            images = {k: _as_images(k, arrays[k]) for k in ("x_train", "x_test")}
+            labels = {k: _as_labels(k, arrays[k]) for k in ("y_train", "y_test")}
+        except Fault as fault:
+            raise Fault(f"{fault}{_OTHER_WAYS.get(source, '')}") from None
         for x, y in (("x_train", "y_train"), ("x_test", "y_test")):
             if len(images[x]) != len(labels[y]):
                 raise Fault(
@@ -174,12 +223,16 @@ def _dataset(arrays: Arrays, source: str, origin: str) -> Dataset:
     genuine = checksum == _CHECKSUM
     return Dataset(
         **arrays,
-        name="mnist" if genuine else Path(origin).stem,
+        name="mnist" if genuine else _name(Path(origin)),
         source=source,
         origin=origin,
         checksum=checksum,
         licence=_LICENCE if genuine else "unknown: these are not the data of MNIST",
     )
+
+
+def _name(path: Path) -> str:
+    return path.parent.name if path.name == "raw" and path.parent.name else path.stem
 
 
 def _as_images(key: str, array: NDArray[Any]) -> NDArray[np.uint8]:
@@ -191,7 +244,7 @@ def _as_images(key: str, array: NDArray[Any]) -> NDArray[np.uint8]:
 def _as_labels(key: str, array: NDArray[Any]) -> NDArray[np.uint8]:
     if array.ndim != 1:
         raise Fault(f"holds {key} of shape {array.shape}, where labels are (n,)")
-    return _as_bytes(key, array, "labels", 9)
+    return _as_bytes(key, array, "labels", 255)
 
 
 def _as_bytes(key: str, array: NDArray[Any], what: str, top: int) -> NDArray[np.uint8]:
