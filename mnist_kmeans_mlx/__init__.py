@@ -7,7 +7,14 @@ if TYPE_CHECKING:
     from mnist_kmeans_mlx.answers import predict_to, transform_to
     from mnist_kmeans_mlx.bisecting import BisectingKMeans
     from mnist_kmeans_mlx.checkpoint import Checkpoint, CheckpointError
-    from mnist_kmeans_mlx.datasets import Dataset, DatasetError, load_matrix, load_mnist, open_rows
+    from mnist_kmeans_mlx.datasets import (
+        Dataset,
+        DatasetError,
+        DatasetWarning,
+        load_matrix,
+        load_mnist,
+        open_rows,
+    )
     from mnist_kmeans_mlx.device import DeviceError
     from mnist_kmeans_mlx.distributed import DistributedError
     from mnist_kmeans_mlx.estimator import KMeans
@@ -29,6 +36,7 @@ __all__ = [
     "ClusterClassifier",
     "Dataset",
     "DatasetError",
+    "DatasetWarning",
     "DeviceError",
     "DistributedError",
     "KMeans",
@@ -55,6 +63,7 @@ _ROOMS = {
     "ClusterClassifier": "labeling",
     "Dataset": "datasets",
     "DatasetError": "datasets",
+    "DatasetWarning": "datasets",
     "DeviceError": "device",
     "DistributedError": "distributed",
     "KMeans": "estimator",

@@ -13,7 +13,8 @@ LOADERS = [load_matrix, load_mnist]
 
 def test_names_leave_by_the_door():
     assert datasets.__all__ == [
-        "Batches", "Dataset", "DatasetError", "load_matrix", "load_mnist", "open_rows",
+        "Batches", "Dataset", "DatasetError", "DatasetWarning", "load_matrix", "load_mnist",
+        "open_rows",
     ]  # fmt: skip
     assert issubclass(DatasetError, ValueError)
 

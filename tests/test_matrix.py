@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from damage import refusal, safetensors_bytes
 
-from mnist_kmeans_mlx.datasets import load_matrix, matrix
+from mnist_kmeans_mlx.datasets import load_matrix, matrix, open_rows
 from mnist_kmeans_mlx.datasets.mnist import idx_bytes
 
 DTYPES = ["?", "u1", "i1", "u2", "i4", "u8", "i8", "f2", "f4", "f8", ">i2", ">f8"]
@@ -168,8 +168,8 @@ def test_pickles_stay_closed(tmp_path):
 def test_an_unknown_suffix(name, tmp_path):
     (tmp_path / name).write_bytes(b"1,2\n3,4\n")
     assert refusal(load_matrix, tmp_path / name) == (
-        "is of an unknown kind: the suffixes read are .npy, .csv, .tsv, .parquet, .npz, "
-        ".safetensors, and IDX files"
+        "is of an unknown kind: the suffixes read are .npy, .csv, .csv.gz, .tsv, .tsv.gz, "
+        ".parquet, .npz, .safetensors, and IDX files"
     )
 
 
@@ -188,3 +188,33 @@ def test_an_unknown_suffix(name, tmp_path):
 def test_a_picture_under_another_name(name, sentence, tmp_path):
     (tmp_path / name).write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
     assert refusal(load_matrix, tmp_path / name) == sentence
+
+
+@pytest.mark.parametrize("save", ["save", "savez"])
+def test_bfloat16_of_mlx_is_read_as_float32(save, tmp_path):
+    import mlx.core as mx
+
+    array = mx.array(np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32))
+    path = str(tmp_path / ("a.npy" if save == "save" else "a.npz"))
+    getattr(mx, save)(path, array.astype(mx.bfloat16))
+    expected = np.array(array.astype(mx.bfloat16).astype(mx.float32))
+    loaded = load_matrix(path)
+    assert loaded.dtype == np.float32
+    assert np.array_equal(loaded, expected)
+    if save == "save":
+        rows = open_rows(path, block_bytes=160)
+        assert rows.dtype == np.float32
+        assert np.array_equal(rows[:], expected)
+        index = [49, 0, 3, 3]
+        assert np.array_equal(rows.take(index), expected[index])
+        both = tmp_path / "b.npy"
+        np.save(both, np.eye(4))
+        shards = open_rows([path, both])
+        assert np.array_equal(shards[:], np.concatenate([expected, np.eye(4)]))
+        assert np.array_equal(shards.take([0, 7, 51]), [*expected[[0, 7]], np.eye(4)[1]])
+
+
+def test_bytes_of_numpy_are_no_bfloat16(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((3, 2), "V2"))
+    for load in (load_matrix, open_rows):
+        assert refusal(load, tmp_path / "a.npy") == "holds records, not real numbers"

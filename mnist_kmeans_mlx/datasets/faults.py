@@ -18,6 +18,7 @@ import numpy as np
 
 __all__ = [
     "DatasetError",
+    "DatasetWarning",
     "Fault",
     "PathLike",
     "blaming",
@@ -54,6 +55,10 @@ _DAMAGE = (
 
 class DatasetError(ValueError):
     """Data that cannot be used, told in one sentence that names the file and the reason."""
+
+
+class DatasetWarning(UserWarning):
+    """What was guessed about a file, told in one sentence that says how to have it otherwise."""
 
 
 class Fault(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnist_kmeans_mlx.arrays import as_numpy
+from mnist_kmeans_mlx.datasets.columns import Columns
 from mnist_kmeans_mlx.datasets.faults import DatasetError, Fault, PathLike, claimed_bytes
 from mnist_kmeans_mlx.datasets.matrix import matrix_shape
 from mnist_kmeans_mlx.datasets.readers import STRETCH, changed, known_dtype, stamp
-from mnist_kmeans_mlx.datasets.tables import copy_columns, opened_parquet
+from mnist_kmeans_mlx.datasets.tables import opened_parquet
 
 __all__ = ["ForwardReader", "batches_reader", "parquet_reader"]
 
@@ -38,6 +39,8 @@ class ForwardReader:
         Rows at which it can begin, ascending from 0.
     begin : callable
         ``begin(i)`` iterates over arrays of rows from ``starts[i]`` on.
+    notes : sequence of str
+        What was guessed about the columns, as of `Table`.
     """
 
     take = None
@@ -49,10 +52,12 @@ class ForwardReader:
         dtype: np.dtype[Any],
         starts: list[int],
         begin: Callable[[int], Iterator[Array]],
+        notes: Sequence[str] = (),
     ) -> None:
         self.shape = shape
         self.dtype = known_dtype(dtype)
         self.files = [(name, 0)]
+        self.notes = notes
         self._starts = starts
         self._begin = begin
         self._lock = threading.Lock()
@@ -89,16 +94,15 @@ class ForwardReader:
             self._arrays = None
 
 
-def parquet_reader(path: PathLike) -> ForwardReader:
+def parquet_reader(path: PathLike, columns: Columns | None = None) -> ForwardReader:
     """Read rows of a `.parquet` file, from the beginning of any of its row groups.
 
     Row groups may be larger than memory: they are decoded a few thousand rows at a time, which
     takes a page, a megabyte or two, of each column.
     """
     name = os.fspath(path)
-    with opened_parquet(path) as (parquet, columns, dtype):
-        meta = parquet.metadata
-        shape = matrix_shape((meta.num_rows, len(columns)))
+    with opened_parquet(path, columns) as table:
+        meta, shape, dtype = table.file.metadata, table.shape, table.dtype
         claimed_bytes(dtype, shape)
         groups = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
         before = stamp(os.stat(path))
@@ -107,7 +111,7 @@ def parquet_reader(path: PathLike) -> ForwardReader:
     # Without a buffer for each column pyarrow would read a whole row group.
     options = {
         "pre_buffer": False,
-        "buffer_size": min(1 << 20, max(1 << 14, (1 << 25) // shape[1])),
+        "buffer_size": min(1 << 20, max(1 << 14, (1 << 25) // len(table.fields))),
     }
 
     def check() -> None:
@@ -116,13 +120,16 @@ def parquet_reader(path: PathLike) -> ForwardReader:
 
     def begin(first: int) -> Iterator[Array]:
         row = starts[first]
-        with opened_parquet(path, **options) as (parquet, columns, _):
-            remaining = range(first, len(groups))
+        with opened_parquet(path, columns, **options) as table:
+            batches = table.file.iter_batches(
+                step, row_groups=range(first, len(groups)), columns=table.to_read,
+                use_threads=False,
+            )  # fmt: skip
             try:
-                for batch in parquet.iter_batches(step, row_groups=remaining, use_threads=False):
+                for batch in batches:
                     check()
                     rows = np.empty((batch.num_rows, shape[1]), dtype)
-                    copy_columns(batch, columns, rows)
+                    table.copy(batch, rows, row)
                     row += len(rows)
                     yield rows
                 if row != shape[0]:
@@ -131,7 +138,7 @@ def parquet_reader(path: PathLike) -> ForwardReader:
                 check()  # which explains the rest
                 raise
 
-    return ForwardReader(name, shape, dtype, starts, begin)
+    return ForwardReader(name, shape, dtype, starts, begin, table.notes)
 
 
 def batches_reader(batches: Iterable[Any]) -> ForwardReader:
@@ -166,7 +173,9 @@ def batches_reader(batches: Iterable[Any]) -> ForwardReader:
             rows = _batch(number, batch)
             if rows.shape != (lengths[number], width) or rows.dtype not in dtypes:
                 raise DatasetError(
-                    others.format(f"batch {number} now is {rows.dtype} of shape {rows.shape}")
+                    others.format(
+                        f"batch {number} (counted from 0) now is {rows.dtype} of shape {rows.shape}"
+                    )
                 )
             yield rows
         if number + 1 < len(lengths):
@@ -182,5 +191,5 @@ def _batch(number: int, batch: Any) -> Array:
         if rows.dtype.kind not in "biuf" or rows.dtype.itemsize > 8:
             raise Fault(f"holds {rows.dtype}, not real numbers of up to 64 bits")
     except Fault as fault:
-        raise DatasetError(f"Batch {number} {fault}.") from None
+        raise DatasetError(f"Batch {number} (counted from 0) {fault}.") from None
     return rows

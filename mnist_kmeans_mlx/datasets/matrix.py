@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +13,47 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnist_kmeans_mlx.datasets.binary import read_idx, read_npy, read_npz, read_safetensors
-from mnist_kmeans_mlx.datasets.faults import Fault, PathLike, blaming, opened
-from mnist_kmeans_mlx.datasets.tables import read_parquet, read_text
+from mnist_kmeans_mlx.datasets.columns import Columns, Table
+from mnist_kmeans_mlx.datasets.faults import DatasetWarning, Fault, PathLike, blaming, opened
+from mnist_kmeans_mlx.datasets.tables import read_parquet
+from mnist_kmeans_mlx.datasets.text import read_text
 
-__all__ = ["check_finite", "load_matrix", "matrix_shape"]
+__all__ = ["check_finite", "load_matrix", "load_table", "matrix_shape"]
 
 _WITH_KEYS = {".npz": read_npz, ".safetensors": read_safetensors}
-_WITHOUT_KEYS = {
-    ".npy": read_npy,
-    ".csv": lambda path: read_text(path, ","),
-    ".tsv": lambda path: read_text(path, "\t"),
-    ".parquet": read_parquet,
-}
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_KNOWN = [".npy", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", *_WITH_KEYS]
 _CHUNK = 2**24
 
 
-def load_matrix(path: PathLike, *, key: str | None = None, min_rows: int = 2) -> NDArray[Any]:
+def load_matrix(
+    path: PathLike,
+    *,
+    key: str | None = None,
+    header: bool | None = None,
+    columns: Columns | None = None,
+    min_rows: int = 2,
+) -> NDArray[Any]:
     r"""Read a matrix of real, finite numbers from a file.
 
     Parameters
     ----------
     path : path-like
         Its suffix names the format: ``.npy`` (mapped, not copied), ``.npz``, ``.safetensors``
-        (mapped), ``.csv`` and ``.tsv`` (UTF-8; a first line without any number is a header),
-        ``.parquet`` (needs pyarrow), or an IDX file such as ``train-images-idx3-ubyte.gz``.
+        (mapped), ``.csv`` and ``.tsv`` (UTF-8, also gzipped as ``.csv.gz``; semicolons between
+        cells and decimal commas are recognised), ``.parquet`` (needs pyarrow; a column of lists of equal length is a matrix), or an IDX file such as
+        ``train-images-idx3-ubyte.gz``.
     key : str, optional
         The name of the array in an ``.npz`` or ``.safetensors`` file that holds several.
+    header : bool, optional
+        Whether the first line of a text is a header. If None: where it holds no number, or the
+        names that pandas gives to columns without names, 0, 1, 2 to d - 1, or whole numbers such
+        as years that no row below is like.
+    columns : str, or iterable of int and str, optional
+        The columns of a text or of Parquet to read, in this order: names; numbers, counted from
+        0; ranges ``"1-784"`` or ``"first-last"``, which include both ends, and ``"1:785"`` as in
+        Python; in a single text with commas between. If None: all but an index that pandas wrote,
+        and but a column of labels beside those of 28 x 28 pixels.
     min_rows : int, default=2
         Fewer are refused: K-means needs at least two, to predict one is enough.
 
@@ -52,8 +69,15 @@ def load_matrix(path: PathLike, *, key: str | None = None, min_rows: int = 2) ->
     DatasetError
         In one sentence that names the file: it is missing, unreadable, empty, damaged or of an
         unknown kind; it has fewer than two dimensions or too few rows; it holds text, objects,
-        complex numbers, dates, NaN or infinity. Objects are refused unopened, and what a header
-        claims is compared with the size of the file before memory is taken.
+        complex numbers, dates, NaN or infinity; it has no such columns. Objects are refused
+        unopened, and what a header claims is compared with the size of the file before memory is
+        taken.
+
+    Warns
+    -----
+    DatasetWarning
+        In one sentence that names the file: what was taken for a header, an index, labels or
+        decimal commas, and the parameter that says otherwise.
 
     Examples
     --------
@@ -68,7 +92,20 @@ def load_matrix(path: PathLike, *, key: str | None = None, min_rows: int = 2) ->
     array([[0. , 1.5],
            [2. , 3. ]])
     """
-    array = _native(_read(path, key))
+    return load_table(path, key=key, header=header, columns=columns, min_rows=min_rows).matrix
+
+
+def load_table(
+    path: PathLike,
+    *,
+    key: str | None = None,
+    header: bool | None = None,
+    columns: Columns | None = None,
+    min_rows: int = 2,
+) -> Table:
+    """Do as `load_matrix`, and return a column of labels besides, if one was left out."""
+    table = _read(path, key, header, columns)
+    array = _native(table.matrix)
     with blaming(path):
         matrix = array.reshape(matrix_shape(array.shape))
         if len(matrix) < min_rows:
@@ -76,22 +113,33 @@ def load_matrix(path: PathLike, *, key: str | None = None, min_rows: int = 2) ->
             raise Fault(f"has {rows} only, and K-means needs at least {min_rows}")
         check_finite(matrix)
     matrix.flags.writeable = False
-    return matrix
+    for note in table.notes:
+        warnings.warn(f"{os.fspath(path)!r} {note}.", DatasetWarning, stacklevel=3)
+    return Table(matrix, table.labels)
 
 
-def _read(path: PathLike, key: str | None) -> NDArray[Any]:
+def _read(path: PathLike, key: str | None, header: bool | None, columns: Columns | None) -> Table:
     with opened(path):  # a missing file before an unknown suffix
-        suffix = Path(path).suffix.lower()
-        if suffix in _WITH_KEYS:
-            return _WITH_KEYS[suffix](path, key)
-        is_idx = re.search(r"ubyte(\.gz)?$", Path(path).name)
-        read = read_idx if is_idx else _WITHOUT_KEYS.get(suffix)
-        if read is None:
-            known = ", ".join([*_WITHOUT_KEYS, *_WITH_KEYS])
+        name = Path(path).name.lower()
+        suffix, plain = Path(name).suffix, Path(name.removesuffix(".gz")).suffix
+        is_idx = re.search(r"ubyte(\.gz)?$", name)
+        if not is_idx and suffix not in _KNOWN and plain not in _DELIMITERS:
+            known = ", ".join(_KNOWN)
             raise Fault(f"is of an unknown kind: the suffixes read are {known}, and IDX files")
+        is_text = not is_idx and plain in _DELIMITERS
+        if header is not None and not is_text:
+            raise Fault(f"is no text, so that header={header} has no meaning")
+        if columns is not None and not is_text and suffix != ".parquet":
+            raise Fault(f"is no table with names, so that columns={columns!r} has no meaning")
+        if suffix in _WITH_KEYS:
+            return Table(_WITH_KEYS[suffix](path, key))
         if key is not None:
             raise Fault(f"holds a single array, so that key={key!r} has no meaning")
-        return read(path)
+        if is_text:
+            return read_text(path, _DELIMITERS[plain], header=header, columns=columns)
+        if suffix == ".parquet":
+            return read_parquet(path, columns)
+        return Table(read_idx(path) if is_idx else read_npy(path))
 
 
 def _native(array: NDArray[Any]) -> NDArray[Any]:

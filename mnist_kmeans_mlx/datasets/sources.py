@@ -6,7 +6,8 @@ import glob
 import mmap
 import os
 import re
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,20 @@ from typing import Any
 import numpy as np
 
 from mnist_kmeans_mlx.datasets import matrix
-from mnist_kmeans_mlx.datasets.faults import DatasetError, Fault, PathLike, blaming, opened
+from mnist_kmeans_mlx.datasets.columns import Columns
+from mnist_kmeans_mlx.datasets.faults import (
+    DatasetError,
+    DatasetWarning,
+    Fault,
+    PathLike,
+    blaming,
+    opened,
+)
 from mnist_kmeans_mlx.datasets.forward import batches_reader, parquet_reader
 from mnist_kmeans_mlx.datasets.readers import FileReader, Reader, ShardsReader, npy_reader
 from mnist_kmeans_mlx.datasets.rows import BLOCK_BYTES, Rows
 
 __all__ = ["Batches", "check_finite", "from_memmap", "open_rows"]
-
-_READERS: dict[str, Callable[[PathLike], Reader]] = {".npy": npy_reader, ".parquet": parquet_reader}
 
 
 class Batches(Rows):
@@ -47,7 +54,12 @@ class Batches(Rows):
         super().__init__(batches_reader(batches), block_bytes=block_bytes)
 
 
-def open_rows(paths: PathLike | Iterable[PathLike], *, block_bytes: int = BLOCK_BYTES) -> Rows:
+def open_rows(
+    paths: PathLike | Iterable[PathLike],
+    *,
+    columns: Columns | None = None,
+    block_bytes: int = BLOCK_BYTES,
+) -> Rows:
     r"""Open files of numbers whose rows are read in blocks, as data larger than memory must be.
 
     Parameters
@@ -56,6 +68,8 @@ def open_rows(paths: PathLike | Iterable[PathLike], *, block_bytes: int = BLOCK_
         ``.npy`` files in C order or ``.parquet`` files (needs pyarrow) of the same number of
         columns. A pattern such as ``"rows-*.npy"`` stands for all files that match, sorted by
         name, with numbers in it by value: 2 before 10.
+    columns : str, or iterable of int and str, optional
+        Of ``.parquet`` files: as of `load_matrix`, as is what is left out if None.
     block_bytes : int, default=32 MiB
         How much is read at a time; no more than three such blocks are held. A Parquet file takes
         another one, and a page, a megabyte or two, for each column.
@@ -72,6 +86,11 @@ def open_rows(paths: PathLike | Iterable[PathLike], *, block_bytes: int = BLOCK_
         In one sentence that names the file: as of `load_matrix`, but NaN and infinity, which take
         a pass to find, are left to `check_finite`; later, when rows are read, also for a file that
         has changed or cannot be read any more.
+
+    Warns
+    -----
+    DatasetWarning
+        As of `load_matrix`, of the first file.
 
     Examples
     --------
@@ -91,9 +110,13 @@ def open_rows(paths: PathLike | Iterable[PathLike], *, block_bytes: int = BLOCK_
      [1 1]]
     """
     listed = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    readers: list[Reader] = [_reader(file) for path in listed for file in _files(path)]
+    if columns is not None and not isinstance(columns, str):
+        columns = list(columns)  # which each of the files is asked for
+    readers: list[Reader] = [_reader(file, columns) for path in listed for file in _files(path)]
     if not readers:
         raise DatasetError("No file is given whose rows could be read.")
+    for note in getattr(readers[0], "notes", ()):
+        warnings.warn(f"{readers[0].files[0][0]!r} {note}.", DatasetWarning, stacklevel=2)
     if len(readers) > 1:
         return Rows(ShardsReader(readers), block_bytes=block_bytes)
     with blaming(readers[0].files[0][0]):
@@ -154,15 +177,19 @@ def check_finite(rows: Rows) -> None:
             matrix.check_finite(rows, max(first, 0), end, first)
 
 
-def _reader(path: str) -> Reader:
+def _reader(path: str, columns: Columns | None) -> Reader:
     with opened(path):  # a missing file before an unknown suffix
-        read = _READERS.get(Path(path).suffix.lower())
-        if read is None:
+        suffix = Path(path).suffix.lower()
+        if suffix == ".parquet":
+            return parquet_reader(path, columns)
+        if suffix != ".npy":
             raise Fault(
-                f"cannot be read in blocks: the suffixes for that are {', '.join(_READERS)}, "
+                "cannot be read in blocks: the suffixes for that are .npy, .parquet, "
                 "and load_matrix reads others"
             )
-        return read(path)
+        if columns is not None:
+            raise Fault(f"is no table with names, so that columns={columns!r} has no meaning")
+        return npy_reader(path)
 
 
 def _files(path: PathLike) -> list[str]:

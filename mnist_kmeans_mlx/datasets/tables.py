@@ -1,19 +1,19 @@
-"""A table of rows and columns, as text or Parquet -> one matrix of numbers."""
+"""A `.parquet` table, of numbers or of lists of numbers -> one matrix."""
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mnist_kmeans_mlx.datasets.columns import Columns, Table, chosen, features
 from mnist_kmeans_mlx.datasets.faults import (
     Fault,
     PathLike,
@@ -24,92 +24,116 @@ from mnist_kmeans_mlx.datasets.faults import (
     start_of,
 )
 
-__all__ = ["arrow", "copy_columns", "opened_parquet", "read_parquet", "read_text"]
+__all__ = ["ParquetTable", "arrow", "opened_parquet", "read_parquet"]
 
 
-def read_text(path: PathLike, delimiter: str) -> NDArray[np.float64]:
-    """Read a table of numbers from text, such as `.csv`, in UTF-8.
+@dataclass(frozen=True)
+class ParquetTable:
+    """An open Parquet file, and the columns that make the matrix.
 
-    A first line without any number is a header. Empty lines are passed over.
-
-    Parameters
+    Attributes
     ----------
-    path : path-like
-    delimiter : str
-        One character.
-
-    Returns
-    -------
-    ndarray of shape (n_rows, n_columns), float64
-
-    Raises
-    ------
-    DatasetError
-        A cell is not a number or rows differ in length; names the line, and the column of
-        the cell, both counted from 1.
+    file : pyarrow.parquet.ParquetFile
+    names : list of str
+        Of all columns.
+    fields : dict of int to pyarrow.Field
+        Numeric columns by their places, of which several may share a name; or a single one of
+        lists.
+    width : int
+        Number of features.
+    dtype : numpy.dtype
+        That holds all of them.
+    label : int or None
+        The place of a column of labels.
+    notes : list of str
+        As of `Table`.
     """
-    with opened(path) as file:
-        try:
-            width, lines = _text_header(file, delimiter)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of an input without data: said below
-                # By its absolute path, which NumPy cannot take for a URL.
-                table = np.loadtxt(
-                    os.path.abspath(path), delimiter=delimiter, comments=None, quotechar='"',
-                    skiprows=lines, ndmin=2, encoding="utf-8-sig",
-                )  # fmt: skip
-        except UnicodeDecodeError as error:
-            raise Fault("is not text in UTF-8") from error
-        except ValueError as error:
-            raise Fault(_text_fault(file, delimiter) or brief(error)) from error
-        if table.size == 0:
-            raise Fault("has no row of numbers")
-        if lines and table.shape[1] != width:
-            raise Fault(f"has {_cells(width)} in its header, but {table.shape[1]} in each row")
-        return table
+
+    file: Any
+    names: list[str]
+    fields: dict[int, Any]
+    width: int
+    dtype: np.dtype[Any]
+    label: int | None
+    notes: list[str]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.file.metadata.num_rows, self.width
+
+    @cached_property
+    def to_read(self) -> list[str] | None:
+        """Names of the columns to read; None for all, where names do not tell them apart."""
+        places = [*self.fields, *([] if self.label is None else [self.label])]
+        names = [self.names[place] for place in places]
+        # To pyarrow a point leads into a nested column.
+        unique = len(set(self.names)) == len(self.names)
+        return names if unique and not any("." in name for name in names) else None
+
+    def copy(self, table: Any, out: NDArray[Any], start: int = 0) -> None:
+        """Copy the features of an Arrow table or batch, the first row of which is `start`."""
+        for number, (place, field) in enumerate(self.fields.items()):
+            cells = self.column(table, place)
+            if not _is_list(field.type):
+                out[:, number] = cells.to_numpy(zero_copy_only=False)
+            else:
+                _copy_lists(cells, field.name, out, start)
+
+    def column(self, table: Any, place: int) -> Any:
+        """Return a column of what was read; nulls are refused."""
+        name = self.names[place]
+        cells = table.column(place if self.to_read is None else name)
+        if cells.null_count:
+            raise _nulls(cells.null_count, name)
+        return cells
 
 
-def read_parquet(path: PathLike) -> NDArray[Any]:
-    """Read a `.parquet` table of numeric columns; needs pyarrow.
+def read_parquet(path: PathLike, columns: Columns | None = None) -> Table:
+    """Read a `.parquet` table of numeric columns, or of a column of lists; needs pyarrow.
 
     Columns that pandas wrote for its index are left out.
 
     Parameters
     ----------
     path : path-like
+    columns : str, or iterable of int and str, optional
+        As `chosen` takes them; others may hold anything.
 
     Returns
     -------
-    ndarray of shape (n_rows, n_columns), of the smallest dtype that holds every column
+    Table
+        Of the smallest dtype that holds every column.
 
     Raises
     ------
     DatasetError
-        pyarrow is not installed, a column is not numeric, or a cell is null.
+        pyarrow is not installed, a column is not numeric, a cell is null, or lists differ in
+        length.
     """
-    with opened_parquet(path) as (parquet, columns, dtype):
-        check_memory(claimed_bytes(dtype, (parquet.metadata.num_rows, len(columns))))
-        table = parquet.read()
-        matrix = np.empty((table.num_rows, len(columns)), dtype)
-        copy_columns(table, columns, matrix)
-        return matrix
+    with opened_parquet(path, columns) as parquet:
+        check_memory(claimed_bytes(parquet.dtype, parquet.shape))
+        table = parquet.file.read(columns=parquet.to_read)
+        matrix = np.empty((table.num_rows, parquet.width), parquet.dtype)
+        parquet.copy(table, matrix)
+        labels = None
+        if parquet.label is not None:
+            labels = parquet.column(table, parquet.label).to_numpy().astype(np.int64)
+        return Table(matrix, labels, parquet.notes)
 
 
 @contextmanager
 def opened_parquet(
-    path: PathLike, **options: Any
-) -> Iterator[tuple[Any, dict[int, Any], np.dtype[Any]]]:
-    """Open a `.parquet` table of numeric columns; `blaming` covers the block.
+    path: PathLike, columns: Columns | None = None, **options: Any
+) -> Iterator[ParquetTable]:
+    """Open a `.parquet` table of numeric columns, or of a column of lists; `blaming` covers it.
 
     Parameters
     ----------
     path : path-like
+    columns : str, or iterable of int and str, optional
+        As `chosen` takes them.
     **options
         For pyarrow's `ParquetFile`.
-
-    Yields
-    ------
-    ParquetFile, its numeric columns by their places, and the dtype that holds them all
     """
     with opened(path) as file:
         if start_of(file, 4) != b"PAR1":
@@ -118,11 +142,7 @@ def opened_parquet(
         try:
             # Through a file of Python's it would be read with the GIL held.
             native = pa.OSFile(os.fsencode(path))
-            parquet = pq.ParquetFile(native, **options)
-            columns = _numeric_columns(parquet.schema_arrow)
-            dtypes = [np.dtype(field.type.to_pandas_dtype()) for field in columns.values()]
-            # With no column at all the shape is refused, whatever the dtype.
-            yield parquet, columns, np.result_type(*dtypes) if dtypes else np.dtype(np.float64)
+            yield _table(pq.ParquetFile(native, **options), columns)
         except pa.ArrowException as error:
             raise Fault(f"is damaged ({brief(error)})") from error
 
@@ -139,80 +159,103 @@ def arrow() -> tuple[Any, Any]:
     return pa, pq
 
 
-def copy_columns(table: Any, columns: dict[int, Any], out: NDArray[Any]) -> None:
-    """Copy the columns of an Arrow table or batch into a matrix; nulls are refused."""
-    for place, (number, field) in enumerate(columns.items()):
-        cells = table.column(number)
-        if cells.null_count:
-            raise Fault(
-                f"has empty cells (nulls), {cells.null_count} of them in column {field.name[:40]!r}"
-            )
-        out[:, place] = cells.to_numpy(zero_copy_only=False)
+def _table(file: Any, columns: Columns | None) -> ParquetTable:
+    schema = file.schema_arrow
+    label: int | None = None
+    notes: list[str] = []
+    if columns is not None:
+        places = chosen(columns, schema.names, len(schema))
+    else:
+        places, label, notes = _features(schema)
+    fields = {place: schema.field(place) for place in places}
+    lists = [field for field in fields.values() if _is_list(field.type)]
+    if lists and len(fields) > 1:
+        raise Fault(
+            f"holds lists in column {lists[0].name[:40]!r} and other columns besides: "
+            "columns=... (--columns) chooses it or others"
+        )
+    types = [field.type.value_type if lists else field.type for field in fields.values()]
+    for field, kind in zip(fields.values(), types, strict=True):
+        if not _is_number(kind):
+            shown = f"holds {str(field.type)[:60]} in column {field.name[:40]!r}, not real numbers"
+            remedy = ": columns=... (--columns) chooses others" if len(schema) > 1 else ""
+            raise Fault(shown + remedy)
+    # With no column at all the shape is refused, whatever the dtype.
+    dtypes = [np.dtype(kind.to_pandas_dtype()) for kind in types] or [np.dtype(np.float64)]
+    dtype = np.result_type(*dtypes)
+    table = ParquetTable(file, schema.names, fields, len(fields), dtype, label, notes)
+    return replace(table, width=_list_width(table)) if lists else table
 
 
-def _numeric_columns(schema: Any) -> dict[int, Any]:
-    """Return the fields of an Arrow schema by their places; several may share a name."""
+def _features(schema: Any) -> tuple[list[int], int | None, list[str]]:
+    """Find the columns that are features, by names and types alone."""
     from pyarrow import types
 
-    numeric = (types.is_integer, types.is_floating, types.is_boolean)
-    columns = {}
-    for number, field in enumerate(schema):
-        if re.fullmatch(r"__index_level_\d+__", field.name):  # the index of a pandas table
-            continue
-        if not any(is_one(field.type) for is_one in numeric):
+    index = _pandas_index(schema)
+    rest = [place for place, name in enumerate(schema.names) if name not in index]
+    kinds = [schema.field(place).type for place in rest]
+
+    def whole(number: int) -> bool:
+        return bool(types.is_integer(kinds[number]))
+
+    names = [schema.names[place] for place in rest]
+    # Values are not looked at: rows that are read in blocks have the same columns.
+    choice = features(names, len(names), whole, lambda _: True, lambda _: False)
+    label = None if choice.label is None else rest[choice.label]
+    return [rest[number] for number in choice.places], label, choice.notes
+
+
+def _pandas_index(schema: Any) -> set[str]:
+    """Return the names of columns that pandas wrote for the index of a data frame."""
+    names = {name for name in schema.names if re.fullmatch(r"__index_level_\d+__", name)}
+    told = schema.pandas_metadata
+    if isinstance(told, dict) and isinstance(told.get("index_columns"), list):
+        names |= {name for name in told["index_columns"] if isinstance(name, str)}
+    return names if names < set(schema.names) else set()
+
+
+def _list_width(table: ParquetTable) -> int:
+    """Return how many numbers are in the first list, which all others must have."""
+    ((place, field),) = table.fields.items()
+    width = getattr(field.type, "list_size", None)
+    if width is None:
+        batch = next(table.file.iter_batches(1, columns=table.to_read), None)
+        width = len(table.column(batch, place)[0]) if batch is not None and len(batch) else 0
+    return int(width)
+
+
+def _copy_lists(cells: Any, name: str, out: NDArray[Any], start: int) -> None:
+    import pyarrow.compute as pc
+
+    done = 0
+    for chunk in getattr(cells, "chunks", [cells]):
+        lengths = pc.list_value_length(chunk).to_numpy(zero_copy_only=False)
+        unlike = np.flatnonzero(lengths != out.shape[1])
+        if unlike.size:
+            row = start + done + int(unlike[0])
             raise Fault(
-                f"holds {str(field.type)[:60]} in column {field.name[:40]!r}, not real numbers"
+                f"holds lists of different lengths in column {name[:40]!r}: {out.shape[1]} in row "
+                f"0, but {lengths[unlike[0]]} in row {row} (counted from 0)"
             )
-        columns[number] = field
-    return columns
+        values = chunk.flatten()
+        if values.null_count:
+            raise _nulls(values.null_count, name)
+        rows = values.to_numpy(zero_copy_only=False).reshape(len(chunk), out.shape[1])
+        out[done : done + len(chunk)] = rows
+        done += len(chunk)
 
 
-def _rows(file: io.BufferedReader, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows that are not empty, each with the number of its last line."""
-    file.seek(0)
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-    try:
-        reader = csv.reader(text, delimiter=delimiter)
-        for row in reader:
-            if row:
-                yield reader.line_num, row
-    except csv.Error as error:
-        raise Fault(f"cannot be split into cells at line {reader.line_num} ({error})") from error
-    finally:
-        text.detach()
+def _is_list(kind: Any) -> bool:
+    from pyarrow import types
+
+    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
 
 
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return "_" not in cell and cell.isascii()
+def _is_number(kind: Any) -> bool:
+    from pyarrow import types
+
+    return types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
 
 
-def _text_header(file: io.BufferedReader, delimiter: str) -> tuple[int, int]:
-    """Return how many cells a header has and how many lines to skip; (0, 0) without one."""
-    for line, row in _rows(file, delimiter):
-        is_header = any(map(str.strip, row)) and not any(map(_is_number, row))
-        return (len(row), line) if is_header else (0, 0)
-    return 0, 0
-
-
-def _text_fault(file: io.BufferedReader, delimiter: str) -> str | None:
-    """Find what NumPy stumbled over; NumPy counts rows, people look for lines."""
-    rows = _rows(file, delimiter)
-    skip = _text_header(file, delimiter)[1]
-    width = first = 0
-    for line, row in rows:
-        width, first = width or len(row), first or line
-        if len(row) != width:
-            return f"has {_cells(len(row))} in line {line}, but {width} in line {first}"
-        for column, cell in enumerate(row if line > skip else (), 1):
-            if not _is_number(cell):
-                what = repr(cell[:40]) if cell.strip() else "an empty cell"
-                return f"has {what} in line {line}, column {column}, where a number is expected"
-    return None
-
-
-def _cells(number: int) -> str:
-    return f"{number} cell" if number == 1 else f"{number} cells"
+def _nulls(count: int, name: str) -> Fault:
+    return Fault(f"has empty cells (nulls), {count} of them in column {name[:40]!r}")
