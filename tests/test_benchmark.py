@@ -481,7 +481,7 @@ def test_a_machine_that_cannot_be_described_is_one_sentence(compare, monkeypatch
 
 
 def test_more_clusters_than_rows_are_refused_before_anything_runs(compare):
-    with pytest.raises(BenchmarkError, match="201 clusters are more than the 200 rows"):
+    with pytest.raises(ExperimentError, match="201 clusters are more than the 200 rows"):
         compare(n_clusters=(3, 201))
 
 

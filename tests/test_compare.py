@@ -339,7 +339,10 @@ def test_what_cannot_be_compared_is_one_sentence(source, tmp_path):
     (tmp_path / "file").write_text("")
     for words, reason in (
         (["--data", "none.npy"], "none.npy"),
-        (["--data", str(source), "-k", "1501"], "1501 clusters are more than the 1500 rows."),
+        (
+            ["--data", str(source), "-k", "1501"],
+            "1501 clusters are more than the 1500 rows: choose fewer with -k (n_clusters).",
+        ),
         (["--save", str(tmp_path / "file" / "out")], "Not a directory"),
     ):
         done = CliRunner().invoke(main, ["compare", *words, "-q"])

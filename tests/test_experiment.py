@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from mnist_kmeans_mlx import experiment
-from mnist_kmeans_mlx.datasets import DatasetError
+from mnist_kmeans_mlx.datasets import DatasetError, DatasetWarning
 from mnist_kmeans_mlx.experiment import Data, ExperimentError
 from mnist_kmeans_mlx.persistence import load_model, save_model
 
@@ -173,6 +173,71 @@ def test_labels_that_do_not_fit(matrix, tmp_path, wrong):
         experiment.load(matrix, labels=tmp_path / "labels.npy")
 
 
+@pytest.mark.parametrize(
+    ("wrong", "shown"),
+    [(-1, "-1"), (2**20, "1048576"), (0.5, "0.5"), (np.nan, "nan"), (1e300, "1e+300")],
+)
+def test_a_label_that_is_none_is_named(matrix, tmp_path, wrong, shown):
+    labels = np.zeros(120, np.int64 if isinstance(wrong, int) else np.float64)
+    labels[[7, 9]] = wrong
+    np.save(tmp_path / "labels.npy", labels)
+    with pytest.raises(ExperimentError) as caught:
+        experiment.load(matrix, labels=tmp_path / "labels.npy")
+    assert str(caught.value) == (
+        f"{str(tmp_path / 'labels.npy')!r} holds the label {shown} in row 7 (counted from 0), "
+        "where labels are whole numbers from 0 to 1048575."
+    )
+
+
+def test_labels_of_a_column_are_those_of_the_data(mnist, tmp_path, device):
+    rows = np.column_stack([mnist.y_train, mnist.x_train.reshape(60000, -1)])[:500]
+    names = ",".join(["label", *(f"pixel{i}" for i in range(784))])
+    path = tmp_path / "mnist_train.csv"
+    np.savetxt(path, rows, "%d", ",", header=names, comments="")
+    with pytest.warns(DatasetWarning, match="has labels in column 'label'"):
+        found = experiment.load(path)
+    assert_array_equal(found.y_train, mnist.y_train[:500])
+    assert_array_equal(found.train, mnist.x_train[:500].reshape(500, -1))
+    other = Data("same", mnist.x_train[:500].reshape(500, -1), mnist.y_train[:500])
+    words = {"n_clusters": 10, "seed": 0, "device": device}
+    accuracy = experiment.run(other, **words).train_accuracy
+    assert experiment.run(found, **words).train_accuracy == accuracy
+    assert experiment.load(path, columns="1-784").y_train is None
+    np.save(tmp_path / "labels.npy", np.ones(500))
+    with pytest.warns(DatasetWarning):
+        found = experiment.load(path, labels=tmp_path / "labels.npy")
+    assert set(found.y_train) == {1}
+
+
+def test_labels_as_pandas_writes_them(matrix, images, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"label": images[1]})
+    path = tmp_path / "labels.csv"
+    frame.to_csv(path, index=False)
+    assert_array_equal(experiment.load(matrix, labels=path).y_train, images[1])
+    frame.to_csv(path)
+    with pytest.warns(DatasetWarning, match="has an index in its first column"):
+        assert_array_equal(experiment.load(matrix, labels=path).y_train, images[1])
+    frame.label.rename(0).to_csv(path, index=False)
+    with pytest.raises(ExperimentError, match=r"121 labels for 120 rows .*one of them a header"):
+        experiment.load(matrix, labels=path)
+
+
+def test_letters_are_clustered_and_named(tmp_path, device):
+    from damage import small_mnist
+    from test_mnist import other_names
+
+    letters = small_mnist(40) | {"y_train": np.arange(40, dtype=np.uint8) % 26 + 1}
+    other_names(tmp_path, "emnist-letters", letters)
+    found = experiment.load(tmp_path / "emnist-letters")
+    assert_array_equal(found.y_train, letters["y_train"])
+    result = experiment.run(found, n_clusters=40, seed=0, device=device)
+    assert result.train_accuracy == 1
+    assert {cluster.digit for cluster in result.clusters} == set(range(1, 27))
+    with pytest.raises(ExperimentError, match="no header and no columns"):
+        experiment.load(tmp_path / "emnist-letters", columns="1-")
+
+
 def test_mnist_brings_its_own_labels(tmp_path):
     with pytest.raises(ExperimentError, match="its own labels"):
         experiment.load("bundled", labels=tmp_path / "labels.npy")
@@ -207,7 +272,9 @@ def test_more_clusters_than_rows_is_one_sentence(matrix, device):
     with pytest.raises(ExperimentError) as caught:
         experiment.run(matrix, n_clusters=121, device=device)
     assert "\n" not in str(caught.value)
-    assert "121" in str(caught.value)
+    assert str(caught.value) == (
+        "121 clusters are more than the 120 rows: choose fewer with -k (n_clusters)."
+    )
 
 
 def test_a_saved_model_predicts_and_scores_the_same(result, data, tmp_path, device):

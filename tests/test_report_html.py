@@ -208,13 +208,13 @@ def test_of_very_many_clusters_the_largest_are_shown(write, inputs, monkeypatch)
 def test_a_model_from_python_finds_its_data(mnist, tmp_path, device, white):
     x = mnist.x_train.reshape(-1, 784) / np.float32(white)
     model = KMeans(4, random_state=0, max_iter=1, device=device).fit(x)
-    found, note = _data_of(load_model(save_model(tmp_path / "m", model)), "auto", None, None)
+    found, note = _data_of(load_model(save_model(tmp_path / "m", model)), "auto")
     assert found.name == "mnist"
     assert found.train.max() * white == 255
     assert found.test.max() * white == 255
     assert not note
     model.labels_ = model.labels_[::-1]
-    assert "not at hand" in _data_of(Model(model), "auto", None, None)[1]
+    assert "not at hand" in _data_of(Model(model), "auto")[1]
 
 
 def test_cosine(mnist, tmp_path, device):

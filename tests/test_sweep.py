@@ -411,7 +411,7 @@ def test_errors_are_one_sentence(call, matrix, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for words, reason in (
         (("--data", "none.npy"), "none.npy"),
-        (("--data", matrix, "-k", 61), "61 clusters are more than the 60 rows."),
+        (("--data", matrix, "-k", 61), "more than the 60 rows: choose fewer with -k"),
         (("--data", matrix, "-k", 2, "--cells", tmp_path / "file" / "x"), str(tmp_path / "file")),
         (("--data", matrix, "-k", 2, "--figure", tmp_path / "no" / "f.png"), "No such file"),
         (("--data", matrix, "-k", 2, "--figure", tmp_path / "f.png"),

@@ -8,14 +8,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mnist_kmeans_mlx.benchmark.arms import ARMS, REFERENCE, SECOND, Arm, BenchmarkError
 from mnist_kmeans_mlx.benchmark.judge import Answer, Judge
 from mnist_kmeans_mlx.benchmark.notes import case_notes, general_notes
 from mnist_kmeans_mlx.benchmark.process import Worker, WorkerFailed
 from mnist_kmeans_mlx.benchmark.result import QUOTED, STAGES, Case, Comparison, Row, Spread, spread
-from mnist_kmeans_mlx.experiment.data import Data, checksum, load
+from mnist_kmeans_mlx.experiment.data import Data, check_clusters, checksum, load
+
+if TYPE_CHECKING:
+    from mnist_kmeans_mlx.datasets.columns import Columns
 
 __all__ = ["compare"]
 
@@ -53,6 +56,8 @@ def compare(
     tol: float = 1e-4,
     key: str | None = None,
     labels: str | os.PathLike[str] | None = None,
+    header: bool | None = None,
+    columns: Columns | None = None,
     command: str = "",
     observe: Observer | None = None,
 ) -> Comparison:
@@ -65,7 +70,7 @@ def compare(
 
     Parameters
     ----------
-    source, key, labels
+    source, key, labels, header, columns
         As for `mnist_kmeans_mlx.experiment.load`.
     n_clusters : iterable of int
     arms : iterable of Arm
@@ -88,17 +93,20 @@ def compare(
     Raises
     ------
     BenchmarkError
-        More clusters than rows, or not even the machine can be described.
+        Not even the machine can be described.
     DatasetError, ExperimentError
-        The data cannot be used.
+        The data cannot be used, or there are more clusters than rows.
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
     observe = observe or (lambda words: None)
+    if columns is not None and not isinstance(columns, str):
+        columns = list(columns)  # which each process is told
     observe("Loading data")
-    data = load(source, key=key, labels=labels).held("compare on a part of it")
+    data = load(source, key=key, labels=labels, header=header, columns=columns).held(
+        "compare on a part of it"
+    )
     counts = tuple(n_clusters)
-    if max(counts) > len(data.train):
-        raise BenchmarkError(f"{max(counts)} clusters are more than the {len(data.train)} rows.")
+    check_clusters(max(counts), len(data.train))
     observe("Looking at the machine")
     try:
         with Worker() as worker:
@@ -110,6 +118,8 @@ def compare(
         "do": "measure",
         "source": os.fspath(source),
         "key": key,
+        "header": header,
+        "columns": columns,
         "checksum": checksum(data.train),
         **settings,
     }

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,13 +117,16 @@ def measure(job: dict[str, Any], say: Say) -> dict[str, Any]:
     """Load, fit as often as told, and leave the answer of the last fit in a folder."""
     import numpy as np
 
+    from mnist_kmeans_mlx.datasets import DatasetWarning
     from mnist_kmeans_mlx.experiment.data import checksum, load
 
     arm = Arm(**job["arm"])
     fitter = _Ours(arm) if arm.ours else _ScikitLearn(arm)
     say({"event": "ready"})
     start = time.perf_counter()
-    data = load(job["source"], key=job["key"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DatasetWarning)  # which were said when the arms began
+        data = load(job["source"], **{name: job[name] for name in ("key", "header", "columns")})
     stages = {"load": time.perf_counter() - start}
     if checksum(data.train) != job["checksum"]:
         raise RuntimeError("its data is not what the others got: did the file change?")

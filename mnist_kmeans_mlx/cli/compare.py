@@ -89,6 +89,8 @@ def compare(
     /,
     data: str,
     key: str | None,
+    header: bool | None,
+    columns: str | None,
     labels: str | None,
     ks: tuple[int, ...],
     arms: str,
@@ -123,6 +125,8 @@ def compare(
             found = compare_arms(
                 data,
                 key=key,
+                header=header,
+                columns=columns,
                 labels=labels,
                 n_clusters=ks,
                 arms=choose_arms(arms),

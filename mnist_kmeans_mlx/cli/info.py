@@ -22,11 +22,20 @@ __all__ = ["data_command", "env", "log_command"]
 @click.command("data", context_settings=SETTINGS)
 @data_options("What to look at. auto: the MNIST that is bundled.")
 @json_option
-def data_command(data: str, key: str | None, labels: str | None, json: bool) -> None:
+def data_command(
+    data: str,
+    key: str | None,
+    header: bool | None,
+    columns: str | None,
+    labels: str | None,
+    json: bool,
+) -> None:
     """Show what data is loaded, from where, and under which licence."""
     from mnist_kmeans_mlx.experiment import load
 
-    facts = load(data, key=key, labels=labels).to_dict()
+    with output.notes():
+        found = load(data, key=key, labels=labels, header=header, columns=columns)
+    facts = found.to_dict()
     if json:
         output.emit_json(facts)
         return

@@ -9,8 +9,10 @@ import click
 from mnist_kmeans_mlx.cli import output
 from mnist_kmeans_mlx.cli.options import (
     SETTINGS,
+    columns_option,
     data_options,
     device_option,
+    header_option,
     json_option,
     key_option,
     memory_option,
@@ -37,6 +39,8 @@ def _named(*suffixes: str) -> Any:
 @_model
 @click.argument("data", type=click.Path(readable=False))
 @key_option
+@header_option
+@columns_option
 @click.option(
     "--part",
     type=click.Choice(["train", "test"]),
@@ -61,6 +65,8 @@ def predict(
     model: str,
     data: str,
     key: str | None,
+    header: bool | None,
+    columns: str | None,
     part: str,
     cluster_numbers: bool,
     out: str | None,
@@ -83,7 +89,9 @@ def predict(
         with output.progress(words, quiet=quiet) as observe:
             observe("load")
             loaded = load_model(model)
-            source = experiment.load(data, key=key, memory=memory, min_rows=1)
+            source = experiment.load(
+                data, key=key, header=header, columns=columns, memory=memory, min_rows=1
+            )
             rows = source.train if part == "train" or source.test is None else source.test
             observe("predict")
             in_parts = out is not None and not out.lower().endswith(".csv") and not json
@@ -131,6 +139,8 @@ def _write(path: str, values: Any, clusters: Any, labels: Any) -> None:
 @_model
 @click.argument("data", type=click.Path())
 @key_option
+@header_option
+@columns_option
 @click.option(
     "--out",
     type=click.Path(dir_okay=False),
@@ -147,6 +157,8 @@ def transform(
     model: str,
     data: str,
     key: str | None,
+    header: bool | None,
+    columns: str | None,
     out: str,
     memory: str,
     device: str,
@@ -167,7 +179,9 @@ def transform(
         with output.progress(words, quiet=quiet) as observe:
             observe("load")
             loaded = load_model(model)
-            source = experiment.load(data, key=key, memory=memory, min_rows=1)
+            source = experiment.load(
+                data, key=key, header=header, columns=columns, memory=memory, min_rows=1
+            )
             observe("transform")
             rows = source.train if source.test is None else source.test
             experiment.transform_to(loaded, rows, out, device=device)
@@ -185,6 +199,8 @@ def evaluate(
     model: str,
     data: str,
     key: str | None,
+    header: bool | None,
+    columns: str | None,
     labels: str | None,
     device: str,
     json: bool,
@@ -202,7 +218,9 @@ def evaluate(
         with output.progress(words, quiet=quiet) as observe:
             observe("load")
             loaded = load_model(model)
-            source = experiment.load(data, key=key, labels=labels, min_rows=1)
+            source = experiment.load(
+                data, key=key, header=header, columns=columns, labels=labels, min_rows=1
+            )
             result = experiment.evaluate(loaded, source, device=device, observe=observe)
     if json:
         output.emit_json(result.to_dict())

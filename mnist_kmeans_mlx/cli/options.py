@@ -9,11 +9,13 @@ import click
 
 __all__ = [
     "SETTINGS",
+    "columns_option",
     "command_line",
     "data_options",
     "device_option",
     "folder_option",
     "format_option",
+    "header_option",
     "int_or_auto",
     "json_option",
     "log_option",
@@ -68,6 +70,8 @@ def data_options(what: str) -> Callable[[Command], Command]:
                 metavar="PATH",
                 help="For a matrix: a file with the true label of each row, whole numbers.",
             ),
+            columns_option,
+            header_option,
             key_option,
             click.option(
                 "--data",
@@ -76,8 +80,8 @@ def data_options(what: str) -> Callable[[Command], Command]:
                 show_default=True,
                 metavar="auto|bundled|keras|PATH",
                 help=f"{what} PATH: an MNIST .npz or a folder of IDX files, or a matrix as .npy, "
-                ".npz, .csv, .tsv, .safetensors or .parquet, or a pattern in quotes for several "
-                ".npy or .parquet files.",
+                ".npz, .csv, .tsv (these two also as .gz), .safetensors or .parquet, or a pattern "
+                "in quotes for several .npy or .parquet files.",
             ),
         ):
             command = option(command)
@@ -103,6 +107,19 @@ key_option = click.option(
     "--key", metavar="NAME", help="Which array of an .npz or .safetensors file is the matrix."
 )
 
+header_option = click.option(
+    "--header/--no-header",
+    default=None,
+    help="Whether the first line of a .csv or .tsv names the columns. [default: if it holds no "
+    "number, or numbers that look like names]",
+)
+
+columns_option = click.option(
+    "--columns",
+    metavar="COLUMN,COLUMN,...",
+    help="Which columns of a .csv, .tsv or .parquet to read: names, numbers from 0, or ranges such "
+    "as 1-784, both ends included. [default: all but an index, and labels beside 784 pixels]",
+)
 
 memory_option = click.option(
     "--memory",
@@ -198,6 +215,9 @@ def command_line(ctx: click.Context, seed: int | None) -> str:
         name = str(parameter.name)
         if name not in {*about_output, "seed"} and ctx.get_parameter_source(name) in set_by_hand:
             value = ctx.params[name]
+            if isinstance(value, bool):
+                words.append((parameter.opts if value else parameter.secondary_opts)[0])
+                continue
             text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
             words += [max(parameter.opts, key=len), text]
     return shlex.join(words if seed is None else [*words, "--seed", str(seed)])

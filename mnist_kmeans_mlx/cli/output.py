@@ -72,13 +72,15 @@ def save_npy(path: str, array: Any) -> None:
 
 @contextmanager
 def notes(*, quiet: bool = False) -> Iterator[None]:
-    """Say the warnings of the block in one line each, once it has ended."""
+    """Say the warnings of the block in one line each, once it has ended or failed."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
-        yield
-    said = dict.fromkeys(" ".join(str(warning.message).split()) for warning in caught)
-    for text in said:
-        note(f"Note: {text}", quiet=quiet)
+        try:
+            yield
+        finally:
+            said = dict.fromkeys(" ".join(str(warning.message).split()) for warning in caught)
+            for text in said:
+                note(f"Note: {text}", quiet=quiet)
 
 
 @contextmanager

@@ -46,6 +46,8 @@ def report(
     figures: str | None,
     data: str,
     key: str | None,
+    header: bool | None,
+    columns: str | None,
     labels: str | None,
     device: str,
     json: bool,
@@ -75,9 +77,16 @@ def report(
         words = {"gather": "Looking at clusters", "page": "Writing", "figures": "Drawing figures"}
         with speech.progress(words, quiet=quiet) as observe:
             observe("gather")
-            command = _command(files, output, figures, data, key, labels)
+            command = _command(files, output, figures, data, key, labels, header, columns)
             material = gather(
-                files, data=data, key=key, labels=labels, device=device, command=command
+                files,
+                data=data,
+                key=key,
+                labels=labels,
+                header=header,
+                columns=columns,
+                device=device,
+                command=command,
             )
             observe("page")
             text = html.page(material)
@@ -103,12 +112,21 @@ def _command(
     data: str,
     key: str | None,
     labels: str | None,
+    header: bool | None,
+    columns: str | None,
 ) -> str:
     """Write what makes the same page again."""
     words = ["mnist-kmeans-mlx", "report", *files, "--output", page]
-    for name, value in (("figures", figures), ("key", key), ("labels", labels)):
+    for name, value in (
+        ("figures", figures),
+        ("key", key),
+        ("labels", labels),
+        ("columns", columns),
+    ):
         if value is not None:
             words += [f"--{name}", value]
+    if header is not None:
+        words.append("--header" if header else "--no-header")
     if data != "auto":
         words += ["--data", data]
     return shlex.join(words)

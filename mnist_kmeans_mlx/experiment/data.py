@@ -15,10 +15,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from mnist_kmeans_mlx.datasets.columns import Columns
     from mnist_kmeans_mlx.distributed import Group
     from mnist_kmeans_mlx.persistence import Model
 
-__all__ = ["Array", "Data", "ExperimentError", "checksum", "features", "load", "unit_of"]
+__all__ = [
+    "Array",
+    "Data",
+    "ExperimentError",
+    "check_clusters",
+    "checksum",
+    "features",
+    "load",
+    "unit_of",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -26,6 +36,7 @@ Array = np.ndarray[Any, Any]
 # same seeds are drawn and `tol` scales with the variance. But bytes are an eighth of float64, and
 # their sums are exact on every device.
 WHITE = 255.0
+_MOST_LABELS = 2**20
 
 
 class ExperimentError(ValueError):
@@ -101,6 +112,8 @@ def load(
     *,
     key: str | None = None,
     labels: str | os.PathLike[str] | None = None,
+    header: bool | None = None,
+    columns: Columns | None = None,
     memory: int | str = "auto",
     min_rows: int = 2,
 ) -> Data:
@@ -110,12 +123,15 @@ def load(
     ----------
     source : str or path-like
         ``"auto"``, ``"bundled"`` or ``"keras"`` for MNIST; the path of a folder of IDX files or
-        of an `.npz` file with ``x_train``, which are MNIST too; any matrix `load_matrix` reads; or
-        a pattern for several ``.npy`` or ``.parquet`` files.
+        of an `.npz` file with ``x_train``, which are MNIST too, as all that `load_mnist` reads;
+        any matrix `load_matrix` reads; or a pattern for several ``.npy`` or ``.parquet`` files.
     key : str, optional
         Name of an array in a file that holds several; the file is then a matrix.
     labels : path-like, optional
-        For a matrix: the file with one whole number per row.
+        For a matrix: the file with one whole number per row. If None, a column of labels that
+        `load_matrix` leaves out.
+    header, columns
+        For a matrix in a table, as for `load_matrix`.
     memory : int or str
         What the process may hold: a matrix for which that is too little stays in its files.
     min_rows : int, default=2
@@ -128,9 +144,12 @@ def load(
     ExperimentError
         Labels do not fit the rows.
     """
-    from mnist_kmeans_mlx.datasets import load_matrix, load_mnist
+    from mnist_kmeans_mlx.datasets import load_mnist
+    from mnist_kmeans_mlx.datasets.matrix import load_table
 
     if key is None and _is_mnist(source):
+        if header is not None or columns is not None:
+            raise ExperimentError("MNIST has no header and no columns to choose: they are pixels.")
         if labels is not None:
             raise ExperimentError("MNIST brings its own labels; --labels is for a matrix.")
         mnist = load_mnist(source)
@@ -148,15 +167,25 @@ def load(
                 "licence": mnist.licence,
             },
         )
-    rows = _rows(source, memory) if key is None else None
+    rows = _rows(source, memory, header, columns) if key is None else None
+    truth = None
     if rows is None:
-        rows = np.asarray(load_matrix(source, key=key, min_rows=min_rows))
-    truth = None if labels is None else _labels(labels, len(rows))
+        table = load_table(source, key=key, header=header, columns=columns, min_rows=min_rows)
+        rows, truth = np.asarray(table.matrix), table.labels
+    if labels is not None:
+        truth = _labels(labels, len(rows))
+    elif truth is not None:
+        _check_labels(truth, source)
     facts = {"source": os.fspath(source)}
     return Data(Path(source).name, rows, truth, facts=facts)
 
 
-def _rows(source: str | os.PathLike[str], memory: int | str) -> Any:
+def _rows(
+    source: str | os.PathLike[str],
+    memory: int | str,
+    header: bool | None,
+    columns: Columns | None,
+) -> Any:
     """Rows of a pattern, or of a file too large to be loaded, or None."""
     from mnist_kmeans_mlx.datasets.sources import check_finite, open_rows
     from mnist_kmeans_mlx.memory import fits
@@ -167,12 +196,27 @@ def _rows(source: str | os.PathLike[str], memory: int | str) -> Any:
             return None
     elif not glob.has_magic(os.fspath(source)):
         return None
-    rows = open_rows(source)
+    if header is not None:
+        raise ExperimentError(f"{source!r} is no text, so that header={header} has no meaning.")
+    rows = open_rows(source, columns=columns)
     n, d = rows.shape
     if not fits(n * d * rows.dtype.itemsize, n, memory):
         return rows
     check_finite(rows)
     return rows[:]
+
+
+def check_clusters(n_clusters: int, n: int) -> None:
+    """Refuse more clusters than rows.
+
+    Raises
+    ------
+    ExperimentError
+    """
+    if n_clusters > n:
+        raise ExperimentError(
+            f"{n_clusters} clusters are more than the {n} rows: choose fewer with -k (n_clusters)."
+        )
 
 
 def features(images: Array) -> Array:
@@ -199,7 +243,9 @@ def checksum(*arrays: Array | None) -> str:
 
 
 def _is_mnist(source: str | os.PathLike[str]) -> bool:
-    if source in ("auto", "bundled", "keras") or os.path.isdir(source):
+    from mnist_kmeans_mlx.datasets.mnist import is_idx_set
+
+    if source in ("auto", "bundled", "keras") or is_idx_set(source):
         return True
     if not os.path.isfile(source):
         return False  # to open a named pipe would wait for somebody to write into it
@@ -225,10 +271,19 @@ def _labels(path: str | os.PathLike[str], n: int) -> Array:
     else:
         labels = load_matrix(path, min_rows=1)
     if labels.size != n:
-        raise ExperimentError(f"{str(path)!r} holds {labels.size} labels for {n} rows.")
+        doubt = " (is the first line of one of them a header?)" * (abs(labels.size - n) == 1)
+        raise ExperimentError(f"{str(path)!r} holds {labels.size} labels for {n} rows{doubt}.")
     labels = labels.reshape(n)
+    _check_labels(labels, path)
+    return labels.astype(np.int64)
+
+
+def _check_labels(labels: Array, path: str | os.PathLike[str]) -> None:
     with np.errstate(invalid="ignore"):
-        whole = labels.astype(np.int64)
-    if not (whole == labels).all() or whole.min() < 0 or whole.max() >= 2**20:
-        raise ExperimentError(f"{str(path)!r} holds labels other than whole numbers below 2**20.")
-    return whole
+        wrong = ~((labels >= 0) & (labels < _MOST_LABELS) & (labels == np.rint(labels)))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ExperimentError(
+            f"{str(path)!r} holds the label {labels[row]} in row {row} (counted from 0), where "
+            f"labels are whole numbers from 0 to {_MOST_LABELS - 1}."
+        )

@@ -12,11 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mnist_kmeans_mlx.experiment.data import Array, Data, ExperimentError, load, unit_of
+from mnist_kmeans_mlx.experiment.data import (
+    Array,
+    Data,
+    ExperimentError,
+    check_clusters,
+    load,
+    unit_of,
+)
 from mnist_kmeans_mlx.experiment.result import STAGES, Cluster, Evaluation, Result
 
 if TYPE_CHECKING:
     from mnist_kmeans_mlx.checkpoint import Checkpoint
+    from mnist_kmeans_mlx.datasets.columns import Columns
     from mnist_kmeans_mlx.metrics import Scores
     from mnist_kmeans_mlx.persistence import Model
 
@@ -33,6 +41,8 @@ def run(
     device: str = "auto",
     key: str | None = None,
     labels: str | os.PathLike[str] | None = None,
+    header: bool | None = None,
+    columns: Columns | None = None,
     command: str = "",
     observe: Observer | None = None,
     checkpoint: Checkpoint | None = None,
@@ -51,7 +61,7 @@ def run(
     seed : int, optional
         Drawn if None, and told in the result either way.
     device : {"auto", "gpu", "cpu"}
-    key, labels
+    key, labels, header, columns
         As for `load`.
     command : str
         Kept in the result.
@@ -98,8 +108,11 @@ def run(
             data = source
         else:
             memory = parameters.get("memory", "auto")
-            data = load(source, key=key, labels=labels, memory=memory)
+            data = load(
+                source, key=key, labels=labels, header=header, columns=columns, memory=memory
+            )
     group = current()
+    check_clusters(n_clusters, len(data.train))
     rows = data.of_rank(group).train
     estimator = KMeans(n_clusters, random_state=seed, device=device, **parameters)
     history = History()

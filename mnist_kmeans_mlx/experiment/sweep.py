@@ -9,15 +9,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mnist_kmeans_mlx import __version__
 from mnist_kmeans_mlx.experiment.cells import Cell, Cells, cells_path
-from mnist_kmeans_mlx.experiment.data import Array, Data, ExperimentError, checksum, load
+from mnist_kmeans_mlx.experiment.data import Array, Data, check_clusters, checksum, load
 from mnist_kmeans_mlx.experiment.flow import run
 from mnist_kmeans_mlx.experiment.result import Result, plain_dict
+
+if TYPE_CHECKING:
+    from mnist_kmeans_mlx.datasets.columns import Columns
 
 __all__ = ["MEASURES", "Sweep", "elbow", "sweep"]
 
@@ -161,6 +164,8 @@ def sweep(
     silhouette_sample: int = 3000,
     key: str | None = None,
     labels: str | os.PathLike[str] | None = None,
+    header: bool | None = None,
+    columns: Columns | None = None,
     path: str | os.PathLike[str] | None = None,
     fresh: bool = False,
     command: str = "",
@@ -173,7 +178,7 @@ def sweep(
 
     Parameters
     ----------
-    source, key, labels
+    source, key, labels, header, columns
         As for `load`.
     n_clusters, seeds : iterable of int
     device : {"auto", "gpu", "cpu"}
@@ -209,10 +214,11 @@ def sweep(
     cells = Cells(cells_path() if path is None else Path(path))
     environment = describe(device)
     observe("Loading data")
-    data = load(source, key=key, labels=labels).held("`fit` takes it, one K at a time")
+    data = load(source, key=key, labels=labels, header=header, columns=columns).held(
+        "`fit` takes it, one K at a time"
+    )
     counts, seeds = sorted(set(n_clusters)), sorted(set(seeds))
-    if counts[-1] > len(data.train):
-        raise ExperimentError(f"{counts[-1]} clusters are more than the {len(data.train)} rows.")
+    check_clusters(counts[-1], len(data.train))
     settings = {"n_init": n_init, "max_iter": max_iter, "silhouette_sample": silhouette_sample}
     same = {
         **settings,

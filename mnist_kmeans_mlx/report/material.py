@@ -140,6 +140,8 @@ def gather(
     data: str = "auto",
     key: str | None = None,
     labels: str | None = None,
+    header: bool | None = None,
+    columns: str | None = None,
     device: str = "auto",
     command: str = "",
 ) -> Material:
@@ -152,7 +154,7 @@ def gather(
     data : str
         What the model was fitted on: a name or a path. ``"auto"`` is the bundled MNIST,
         if the model was fitted on it.
-    key, labels : str, optional
+    key, labels, header, columns : optional
         As for `experiment.load`.
     device : {"auto", "gpu", "cpu"}
     command : str
@@ -180,7 +182,7 @@ def gather(
         raise ExperimentError("a report is about one model, and these are several.")
     portrait, note = None, ""
     for model in models.values():
-        source, note = _data_of(model, data, key, labels)
+        source, note = _data_of(model, data, key=key, labels=labels, header=header, columns=columns)
         members = max(3, min(10, 1200 // len(model.estimator.cluster_centers_)))
         portrait = portray(model, source, members=members, device=device)
 
@@ -214,14 +216,12 @@ def _steps(
     return (*first, *others, ("Make this page", command))
 
 
-def _data_of(
-    model: Model, data: str, key: str | None, labels: str | None
-) -> tuple[Data | None, str]:
+def _data_of(model: Model, data: str, **named: Any) -> tuple[Data | None, str]:
     """Data that a model was fitted on, or why there is none."""
     from mnist_kmeans_mlx.experiment import load
 
-    if data != "auto" or key is not None or labels is not None:
-        found = load(data, key=key, labels=labels)
+    if data != "auto" or any(value is not None for value in named.values()):
+        found = load(data, **named)
         return found.held("without --data the report shows the model alone"), ""
     facts = model.metadata.get("data")
     facts = facts if isinstance(facts, Mapping) else {}
