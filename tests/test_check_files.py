@@ -87,6 +87,7 @@ def damage(monkeypatch):
     return import_module("_damage")
 
 
+@pytest.mark.filterwarnings("ignore::mnist_kmeans_mlx.datasets.DatasetWarning")
 def test_every_sample_is_good_and_damage_is_repeatable(damage, tmp_path):
     from contextlib import nullcontext
 
