@@ -41,8 +41,8 @@ def load_matrix(
     path : path-like
         Its suffix names the format: ``.npy`` (mapped, not copied), ``.npz``, ``.safetensors``
         (mapped), ``.csv`` and ``.tsv`` (UTF-8, also gzipped as ``.csv.gz``; semicolons between
-        cells and decimal commas are recognised), ``.parquet`` (needs pyarrow; a column of lists of equal length is a matrix), or an IDX file such as
-        ``train-images-idx3-ubyte.gz``.
+        cells and decimal commas are recognised), ``.parquet`` (needs pyarrow; a column of lists of
+        equal length is a matrix), or an IDX file such as ``train-images-idx3-ubyte.gz``.
     key : str, optional
         The name of the array in an ``.npz`` or ``.safetensors`` file that holds several.
     header : bool, optional
