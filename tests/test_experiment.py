@@ -10,9 +10,11 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from mnist_kmeans_mlx import experiment
-from mnist_kmeans_mlx.datasets import DatasetError, DatasetWarning
+from mnist_kmeans_mlx.datasets import DatasetError, DatasetWarning, open_rows
 from mnist_kmeans_mlx.experiment import Data, ExperimentError
-from mnist_kmeans_mlx.persistence import load_model, save_model
+from mnist_kmeans_mlx.experiment.portrait import portray
+from mnist_kmeans_mlx.labeling import infer_data_labels
+from mnist_kmeans_mlx.persistence import Model, load_model, save_model
 
 
 @pytest.fixture(scope="module")
@@ -368,3 +370,50 @@ def test_the_log_is_in_the_state_folder_of_the_user(tmp_path):
     )
     assert done.stdout.startswith(str(tmp_path))
     assert done.stdout.endswith("experiments.jsonl\n")
+
+
+@pytest.fixture
+def dark(data, device):
+    """A model of images, and floats of 0 to 255 that begin and end with blank ones."""
+    fitted = experiment.run(data, n_clusters=3, seed=1, device=device)
+    model = Model(fitted.estimator, fitted.cluster_labels, {"unit": 255.0})
+    rows = np.concatenate([np.zeros((1500, 16)), data.train, np.zeros((1500, 16))])
+    return model, rows.astype(np.float32)
+
+
+def test_the_unit_is_guessed_from_all_rows(dark, tmp_path, monkeypatch):
+    """However they are read, in memory or from a file, in one part or in many."""
+    monkeypatch.setattr("mnist_kmeans_mlx.experiment.flow._BLOCK", 4096)
+    model, pixels = dark
+    clusters = model.estimator.predict(pixels)
+    expected = infer_data_labels(clusters, model.cluster_labels)
+    distances = model.estimator.transform(pixels)
+    assert len(set(expected)) == 3
+    np.save(tmp_path / "pixels.npy", pixels)
+    np.save(tmp_path / "shares.npy", pixels / 255)
+    np.save(tmp_path / "blank.npy", pixels[:1500])
+    for name, n in (("pixels", 3090), ("shares", 3090), ("blank", 1500)):
+        path = tmp_path / f"{name}.npy"
+        for rows in (np.load(path), open_rows(path)):
+            found, named = experiment.predict(model, rows)
+            assert_array_equal(found, clusters[:n])
+            assert_array_equal(named, expected[:n])
+            experiment.predict_to(model, rows, tmp_path / "out.npy")
+            assert_array_equal(np.load(tmp_path / "out.npy"), expected[:n])
+            experiment.transform_to(model, rows, tmp_path / "out.npy")
+            np.testing.assert_allclose(np.load(tmp_path / "out.npy"), distances[:n], rtol=1e-5)
+
+
+def test_training_and_test_rows_have_one_unit(dark, data):
+    """Test images so dark that they look like shares of white."""
+    model, _ = dark
+    faint = np.ones((6, 16))
+    clusters = model.estimator.predict(faint)
+    assert clusters[0] != model.estimator.predict(255 * faint)[0]
+    truth = infer_data_labels(clusters, model.cluster_labels)
+    truth[0] = (truth[1] + 1) % 3
+    floats = Data("faint", data.train.astype(float), data.y_train, faint, truth)
+    found = experiment.evaluate(model, floats)
+    assert found.train.accuracy == 1
+    assert found.test.accuracy == pytest.approx(5 / 6)
+    assert portray(model, floats).test.accuracy == found.test.accuracy

@@ -110,3 +110,21 @@ def test_other_data_is_refused(model, data):
     signed = Model(model.estimator, None, {"data": {"sha256": "a"}})
     with pytest.raises(ExperimentError, match="not fitted on some"):
         portray(signed, Data("some", data.train, facts={"sha256": "b"}))
+
+
+def test_other_rows_of_the_same_shape_are_refused(model, data, device):
+    """The labels of a fit say nothing about other rows, however many these are."""
+    nameless = Model(model.estimator, None, {})
+    other = Data("other", data.train[::-1], data.y_train, unit=255.0)
+    with pytest.raises(ExperimentError, match="not fitted on other"):
+        portray(nameless, other, device=device)
+
+
+def test_shares_of_white_are_brought_to_the_unit_of_the_model(model, data, device):
+    shares = Data("shares", data.train / 255, data.y_train, data.test / 255, data.y_test)
+    found, expected = (portray(model, part, device=device) for part in (shares, data))
+    for a, b in zip(found.faces, expected.faces, strict=True):
+        assert a.counts == b.counts
+        far = [[member.distance for member in face.nearest] for face in (a, b)]
+        assert_allclose(*far, rtol=1e-9)
+    assert found.test.to_dict() == expected.test.to_dict()

@@ -28,9 +28,12 @@ if TYPE_CHECKING:
     from mnist_kmeans_mlx.metrics import Scores
     from mnist_kmeans_mlx.persistence import Model
 
-__all__ = ["evaluate", "predict", "predict_to", "run", "transform_to"]
+__all__ = ["evaluate", "predict", "predict_to", "run", "scale_of", "transform_to"]
 
 Observer = Callable[[str], None]
+
+# Bytes of rows at a time, where all of them are looked at.
+_BLOCK = 1 << 25
 
 
 def run(
@@ -177,7 +180,9 @@ def run(
     )
 
 
-def predict(model: Model, rows: Array, *, device: str = "auto") -> tuple[Array, Array | None]:
+def predict(
+    model: Model, rows: Array, *, device: str = "auto", scale: float | None = None
+) -> tuple[Array, Array | None]:
     """Find the cluster of every row and, where the model knows digits, the digit.
 
     Parameters
@@ -187,6 +192,9 @@ def predict(model: Model, rows: Array, *, device: str = "auto") -> tuple[Array, 
         For a model of images: pixels of 0 to 255, or of 0 to 1 in floating point.
     device : {"auto", "gpu", "cpu"}
         Need not be the one that the model was fitted on.
+    scale : float, optional
+        What rows are to be multiplied with to be in the unit of the model. If None, `scale_of`
+        finds it.
 
     Returns
     -------
@@ -201,11 +209,15 @@ def predict(model: Model, rows: Array, *, device: str = "auto") -> tuple[Array, 
     """
     from mnist_kmeans_mlx.labeling import infer_data_labels
 
-    unit = _unit(model, rows)
-    if unit != 1:
-        rows = rows * unit
+    if scale is None:
+        scale = scale_of(model, rows)
+    estimator = model.estimator.set_params(device=device)
     try:
-        clusters = model.estimator.set_params(device=device).predict(rows)
+        if scale == 1:
+            clusters = estimator.predict(rows)
+        else:
+            parts = [estimator.predict(block * scale) for block in _blocks(rows)]
+            clusters = np.concatenate(parts)
     except ValueError as error:
         raise ExperimentError(_sentence(error)) from error
     if model.cluster_labels is None:
@@ -235,22 +247,22 @@ def predict_to(
     names = model.cluster_labels if digits else None
 
     def answer(block: Array) -> Array:
-        clusters = model.estimator.predict(block if unit == 1 else block * unit)
+        clusters = model.estimator.predict(block if scale == 1 else block * scale)
         return clusters if names is None else infer_data_labels(clusters, names)
 
-    unit = _unit(model, rows)
+    scale = scale_of(model, rows)
     dtype = np.int32 if names is None else np.int64
-    _write(model, rows, path, answer, (), dtype, device, [unit, bool(names)])
+    _write(model, rows, path, answer, (), dtype, device, {"unit": scale, "names": names})
 
 
 def transform_to(model: Model, rows: Any, path: str, *, device: str = "auto") -> None:
     """Write the distances of every row to all centres to a file, in parts; see `predict_to`."""
 
     def answer(block: Array) -> Array:
-        return model.estimator.transform(block if unit == 1 else block * unit)
+        return model.estimator.transform(block if scale == 1 else block * scale)
 
-    unit, centers = _unit(model, rows), model.estimator.cluster_centers_
-    _write(model, rows, path, answer, (len(centers),), centers.dtype, device, [unit])
+    scale, centers = scale_of(model, rows), model.estimator.cluster_centers_
+    _write(model, rows, path, answer, (len(centers),), centers.dtype, device, {"unit": scale})
 
 
 def _write(
@@ -261,7 +273,7 @@ def _write(
     shape: tuple[int, ...],
     dtype: Any,
     device: str,
-    also: list[Any],
+    also: dict[str, Any],
 ) -> None:
     from mnist_kmeans_mlx.answers import write_answers
 
@@ -274,19 +286,41 @@ def _write(
         raise ExperimentError(_sentence(error)) from error
 
 
-def _unit(model: Model, rows: Any) -> float:
-    """What rows are to be multiplied with; refuses those of another width."""
-    from mnist_kmeans_mlx.memory import is_source
+def scale_of(model: Model, *parts: Any) -> float:
+    """Find what rows are to be multiplied with to be in the unit of a model.
 
+    A model of images takes pixels as they are, unless they are floats of which none is above 1. All
+    rows of all parts are asked, for those at the beginning may be blank.
+
+    Parameters
+    ----------
+    model : Model
+    *parts : ndarray of shape (n, n_features) or source of rows
+        All of one origin, such as the training and the test rows: they have the same unit.
+
+    Raises
+    ------
+    ExperimentError
+        The rows do not have the columns of the model.
+    """
     expected = model.estimator.n_features_in_
-    if rows.shape[1] != expected:
-        raise ExperimentError(f"the data has {rows.shape[1]} columns, the model needs {expected}.")
+    for rows in parts:
+        if rows.shape[1] != expected:
+            raise ExperimentError(
+                f"the data has {rows.shape[1]} columns, the model needs {expected}."
+            )
     unit = unit_of(model)
-    if unit == 1 or rows.dtype.kind != "f" or len(rows) == 0:
+    if unit == 1 or any(rows.dtype.kind != "f" for rows in parts):
         return 1.0
-    # Of rows that are read in parts, the first tell.
-    seen = rows[:1000] if is_source(rows) else rows
-    return unit if seen.max() <= 1 else 1.0
+    above = any(np.any(block > 1) for rows in parts for block in _blocks(rows))
+    return 1.0 if above else unit
+
+
+def _blocks(rows: Any) -> Iterator[Array]:
+    """Rows in parts, of an array or of a source."""
+    step = max(1, _BLOCK // (rows.shape[1] * rows.dtype.itemsize))
+    for start in range(0, max(1, len(rows)), step):
+        yield rows[start : min(start + step, len(rows))]
 
 
 def evaluate(
@@ -320,13 +354,14 @@ def evaluate(
         raise ExperimentError("this model was fitted without labels and names no digits.")
     timings = {"predict": 0.0, "score": 0.0}
     clock = _clock(timings, observe or (lambda stage: None))
+    scale = scale_of(model, *(rows for rows in (data.train, data.test) if rows is not None))
     scores: list[Scores | None] = []
     for rows, truth in ((data.train, data.y_train), (data.test, data.y_test)):
         if rows is None or truth is None:
             scores.append(None)
             continue
         with clock("predict"):
-            clusters, named = predict(model, rows, device=device)
+            clusters, named = predict(model, rows, device=device, scale=scale)
         with clock("score"):
             scores.append(score_labels(truth, clusters, named))
     train, test = scores
