@@ -120,7 +120,7 @@ def compare(
         "key": key,
         "header": header,
         "columns": columns,
-        "checksum": checksum(data.train),
+        "checksum": checksum(data.train, data.test),
         **settings,
     }
     chosen = tuple(arms)

@@ -128,7 +128,7 @@ def measure(job: dict[str, Any], say: Say) -> dict[str, Any]:
         warnings.simplefilter("ignore", DatasetWarning)  # which were said when the arms began
         data = load(job["source"], **{name: job[name] for name in ("key", "header", "columns")})
     stages = {"load": time.perf_counter() - start}
-    if checksum(data.train) != job["checksum"]:
+    if checksum(data.train, data.test) != job["checksum"]:
         raise RuntimeError("its data is not what the others got: did the file change?")
     stages |= fitter.hold(data.train)
     fits: list[dict[str, Any]] = []
