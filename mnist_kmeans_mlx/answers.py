@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.utils.validation import check_is_fitted
 
+from mnist_kmeans_mlx import __version__
 from mnist_kmeans_mlx.base import BaseKMeans
 from mnist_kmeans_mlx.datasets.faults import PathLike
+from mnist_kmeans_mlx.datasets.sources import from_memmap
+from mnist_kmeans_mlx.memory import is_source
 from mnist_kmeans_mlx.persistence.record import checksum
 from mnist_kmeans_mlx.persistence.sinks import open_sink
 
@@ -18,6 +22,16 @@ __all__ = ["predict_to", "transform_to", "write_answers"]
 
 # Bytes of float32 rows, or of answers, at a time.
 BLOCK = 32 << 20
+
+# What answers depend on, as a person is told that it is another.
+_OTHER = {
+    "rows": "other rows",
+    "model": "another model",
+    "method": "another method",
+    "names": "other names of clusters",
+    "unit": "another unit",
+    "version": "another version of this package",
+}
 
 Answer = Callable[[Any], npt.NDArray[Any]]
 
@@ -35,7 +49,11 @@ def predict_to(estimator: BaseKMeans, X: Any, path: PathLike, *, resume: bool = 
         An ``.npy`` file for int32 of shape (n_samples,), or a ``.parquet`` file with a column
         ``label``. It appears when it is whole.
     resume : bool, default=True
-        Go on where an earlier call with the same centres and rows was interrupted.
+        Go on where an earlier call was interrupted, if model, rows and version of this package are
+        the same. Rows in memory are known by a checksum of them all, which takes a pass over them
+        after some seconds and when there is something to go on with; rows in files by name, size,
+        inode and times of change of each file. `Batches` cannot be told from others, and always
+        begin anew.
 
     Raises
     ------
@@ -47,6 +65,12 @@ def predict_to(estimator: BaseKMeans, X: Any, path: PathLike, *, resume: bool = 
         If rows cannot be read, or pyarrow is needed and not installed.
     OSError
         If the file cannot be written.
+
+    Warns
+    -----
+    UserWarning
+        What an interrupted call left of the file belongs to other rows or another model: the file
+        is begun anew.
 
     Examples
     --------
@@ -84,7 +108,7 @@ def write_answers(
     dtype: npt.DTypeLike,
     *,
     resume: bool = True,
-    also: Any = None,
+    also: Mapping[str, Any] | None = None,
 ) -> None:
     """Write what `answer` says of each block of rows.
 
@@ -96,22 +120,42 @@ def write_answers(
         Called with some rows; gives an array of `shape` and `dtype` for each.
     shape, dtype
         Of the answer to one row.
-    also : object, optional
+    also : mapping, optional
         What else answers depend on, as JSON can hold it.
     """
     check_is_fitted(estimator)
-    rows = estimator._validate_rows(X, reset=False)
+    # A file that is mapped is known by its stamp, if it is also read as one.
+    rows = estimator._validate_rows(from_memmap(X) or X, reset=False)
     n, d = rows.shape
-    identity = {
-        "answer": getattr(answer, "__name__", "answer"),
-        "also": also,
-        "centers": checksum(estimator.cluster_centers_),
-        "shape": [n, d],
-        "dtype": str(rows.dtype),
-        "ends": checksum(rows[:1], rows[n - 1 :]),
-    }
+
+    stamps = getattr(rows, "identity", None)
+    resume = resume and not (is_source(rows) and stamps is None)
+
+    def identity() -> dict[str, Any]:
+        return {
+            "method": getattr(answer, "__qualname__", "answer"),
+            "model": _model(estimator),
+            "rows": [n, d, str(rows.dtype), checksum(rows) if stamps is None else stamps],
+            "version": __version__,
+            **(also or {}),
+        }
+
     step = max(1, BLOCK // (4 * max(d, *shape, 1)))
     with open_sink(path, (n, *shape), dtype, identity, resume=resume) as sink:
+        if sink.other:
+            others = " and ".join(_OTHER.get(key, key) for key in sink.other)
+            warnings.warn(
+                f"{sink.path!r} is begun anew: what an interrupted call left of it belongs to "
+                f"{others}.",
+                stacklevel=3,
+            )
         while sink.rows_done < n:
             start = sink.rows_done
             sink.append(answer(rows[start : min(start + step, n)]))
+
+
+def _model(estimator: BaseKMeans) -> list[str]:
+    """What tells a fitted estimator from those that answer otherwise."""
+    kind = type(estimator)
+    arrays = [getattr(estimator, name) for name in estimator._answering]
+    return [f"{kind.__module__}.{kind.__qualname__}", estimator.metric, checksum(*arrays)]

@@ -95,6 +95,8 @@ class BaseKMeans(
     metric: str = "euclidean"
     cluster_centers_: npt.NDArray[Any]
     labels_: npt.NDArray[np.int32]
+    # The fitted arrays that `predict` and `transform` look at.
+    _answering: tuple[str, ...] = ("cluster_centers_",)
 
     @on_threads
     def predict(self, X: Any) -> npt.NDArray[np.int32]:

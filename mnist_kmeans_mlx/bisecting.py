@@ -101,6 +101,8 @@ class BisectingKMeans(BaseKMeans):
     (1, 3)
     """
 
+    _answering = (*BaseKMeans._answering, "_node_centers", "_node_children", "_node_labels")
+
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 (scikit-learn's protocol)
         **BaseKMeans._parameter_constraints,
         "init": [StrOptions({"k-means++", "random"}), callable],

@@ -1,9 +1,18 @@
+import copy
 import os
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
-from mnist_kmeans_mlx import BisectingKMeans, KMeans, open_rows, predict_to, transform_to
+from mnist_kmeans_mlx import (
+    BisectingKMeans,
+    KMeans,
+    open_rows,
+    predict_to,
+    transform_to,
+)
+from mnist_kmeans_mlx.datasets import Batches
 
 
 @pytest.fixture
@@ -66,7 +75,8 @@ def test_going_on_after_a_break(rows, tmp_path, device, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         predict_to(model, rows, path)
     asked[:] = [0] * 9
-    predict_to(model, rows[::-1].copy(), path)
+    with pytest.warns(UserWarning, match=r"labels\.npy' is begun anew: .* belongs to other rows\."):
+        predict_to(model, rows[::-1].copy(), path)
     np.testing.assert_array_equal(np.load(path), predict(rows[::-1]))
 
 
@@ -77,3 +87,204 @@ def test_wrong_rows_and_names(rows, tmp_path, device):
     with pytest.raises(ValueError, match=r"name it \.npy or \.parquet"):
         predict_to(model, rows, tmp_path / "labels.txt")
     assert os.listdir(tmp_path) == []
+
+
+WRITERS = {"predict": predict_to, "transform": transform_to}
+
+
+def interrupt(monkeypatch, method, model, X, path, after=4):
+    """Leave a partial file of `after` blocks."""
+    answer, calls = getattr(type(model), method), []
+
+    def breaking(self, rows):
+        calls.append(rows.shape[0])
+        if len(calls) > after:
+            raise KeyboardInterrupt
+        return answer(self, rows)
+
+    breaking.__qualname__ = answer.__qualname__
+    with monkeypatch.context() as patch:
+        patch.setattr(type(model), method, breaking)
+        with pytest.raises(KeyboardInterrupt):
+            WRITERS[method](model, X, path)
+    assert os.path.exists(path.with_name(f".{path.name}.partial.json"))
+
+
+def rows_asked(monkeypatch, method, model, X, path):
+    """How many rows a call computes the answers of."""
+    answer, asked = getattr(type(model), method), []
+
+    def counting(self, rows):
+        asked.append(rows.shape[0])
+        return answer(self, rows)
+
+    counting.__qualname__ = answer.__qualname__
+    with monkeypatch.context() as patch:
+        patch.setattr(type(model), method, counting)
+        WRITERS[method](model, X, path)
+    return sum(asked)
+
+
+@pytest.mark.parametrize("method", WRITERS)
+@pytest.mark.parametrize("kind", ["array", "csr", "npy", "shards", "memmap", "parquet"])
+def test_one_other_cell_begins_anew(kind, method, rows, tmp_path, device, monkeypatch):
+    """A cell that is answered already, in the middle: shape, dtype and ends stay."""
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    file = tmp_path / f"rows.{'parquet' if kind == 'parquet' else 'npy'}"
+
+    def given(values):
+        if kind == "array":
+            return values
+        if kind == "csr":
+            return csr_matrix(values)
+        if kind == "parquet":
+            import pyarrow as pa
+            from pyarrow import parquet
+
+            parquet.write_table(pa.table(dict(zip("abcdef", values.T, strict=True))), file)
+            return file
+        if kind == "shards":
+            np.save(tmp_path / "more.npy", values[300:])
+            values = values[:300]
+        # In place: the inode stays, and the time is set back.
+        exists = file.exists() and os.stat(file)
+        with open(file, "r+b" if exists else "wb") as out:
+            np.save(out, values)
+        if exists:
+            os.utime(file, ns=(exists.st_atime_ns, exists.st_mtime_ns))
+        if kind == "memmap":
+            return np.load(file, mmap_mode="r")
+        return [file, tmp_path / "more.npy"] if kind == "shards" else file
+
+    model = KMeans(4, random_state=0, device=device).fit(rows)
+    path = tmp_path / "out.npy"
+    other = rows.copy()
+    other[100] = 3 * rows[100] + 5
+    expected = getattr(model, method)(other)
+    assert not np.array_equal(expected[100], getattr(model, method)(rows)[100])
+    interrupt(monkeypatch, method, model, given(rows), path)
+    changed = given(other)
+    with pytest.warns(UserWarning, match="belongs to other rows"):
+        assert rows_asked(monkeypatch, method, model, changed, path) == 500
+    np.testing.assert_array_equal(np.load(path), expected)
+
+    # And the same rows are gone on with, without a word.
+    interrupt(monkeypatch, method, model, changed, path)
+    assert rows_asked(monkeypatch, method, model, changed, path) == 500 - 4 * 64
+    np.testing.assert_array_equal(np.load(path), expected)
+
+
+def test_entries_of_sparse_rows_that_move_begin_anew(rows, tmp_path, device, monkeypatch):
+    """Only the columns differ, or only where rows end: data and shape are the same."""
+    model = KMeans(4, random_state=0, device=device).fit(rows)
+    some = csr_matrix(np.where(rows > 0, rows, 0))
+    moved, longer = some.copy(), some.copy()
+    row = next(i for i in range(90, 200) if 0 < np.diff(some.indptr)[i] < 6)
+    start, stop = some.indptr[row : row + 2]
+    free = np.setdiff1d(np.arange(6), some.indices[start:stop])
+    moved.indices[start:stop] = np.sort([*some.indices[start + 1 : stop], free[0]])
+    longer.indptr[row + 1] -= 1
+    longer.indices[stop - 1] = longer.indices[stop] = 0
+    for number, other in enumerate((moved, longer)):
+        path = tmp_path / f"{number}.npy"
+        interrupt(monkeypatch, "transform", model, some, path)
+        with pytest.warns(UserWarning, match="other rows"):
+            transform_to(model, other, path)
+        np.testing.assert_array_equal(np.load(path), model.transform(other))
+
+
+def changed_metric(model):
+    return copy.deepcopy(model).set_params(metric="cosine")
+
+
+def changed_tree(model):
+    """The same leaves, told apart by another root."""
+    other = copy.deepcopy(model)
+    other._node_centers[1:3] = other._node_centers[2:0:-1]
+    return other
+
+
+def changed_leaf_labels(model):
+    other = copy.deepcopy(model)
+    leaves = other._node_labels >= 0
+    other._node_labels[leaves] = other._node_labels[leaves][::-1]
+    return other
+
+
+def changed_center(model):
+    other = copy.deepcopy(model)
+    other.cluster_centers_[2] *= 1.5
+    return other
+
+
+@pytest.mark.parametrize(
+    ("make", "change"),
+    [
+        (KMeans, changed_metric),
+        (KMeans, changed_center),
+        (BisectingKMeans, changed_tree),
+        (BisectingKMeans, changed_leaf_labels),
+    ],
+)
+def test_another_model_begins_anew(make, change, rows, tmp_path, device, monkeypatch):
+    rows = np.add(np.abs(rows), [4, 0, 0, 1, 0, 0])
+    model = make(5, random_state=0, device=device).fit(rows)
+    other, path = change(model), tmp_path / "out.npy"
+    expected = other.predict(rows)
+    assert (expected != model.predict(rows))[: 4 * 64].any()
+    interrupt(monkeypatch, "predict", model, rows, path)
+    with pytest.warns(UserWarning, match="belongs to another model"):
+        predict_to(other, rows, path)
+    np.testing.assert_array_equal(np.load(path), expected)
+
+
+def test_a_subclass_and_another_method_begin_anew(rows, tmp_path, device, monkeypatch):
+    class Backwards(KMeans):
+        def predict(self, X):
+            return self.n_clusters - 1 - super().predict(X)
+
+    model = KMeans(4, random_state=0, device=device).fit(rows)
+    other, path = Backwards(4, random_state=0, device=device).fit(rows), tmp_path / "out.npy"
+    interrupt(monkeypatch, "predict", model, rows, path)
+    with pytest.warns(UserWarning, match="another method and another model"):
+        predict_to(other, rows, path)
+    np.testing.assert_array_equal(np.load(path), 3 - model.predict(rows))
+    interrupt(monkeypatch, "predict", model, rows, path)
+    with pytest.warns(UserWarning, match="another method"):
+        transform_to(model, rows, path)
+    np.testing.assert_array_equal(np.load(path), model.transform(rows))
+
+
+def test_another_version_begins_anew(rows, tmp_path, device, monkeypatch):
+    model, path = KMeans(4, random_state=0, device=device).fit(rows), tmp_path / "out.npy"
+    interrupt(monkeypatch, "predict", model, rows, path)
+    monkeypatch.setattr("mnist_kmeans_mlx.answers.__version__", "later")
+    with pytest.warns(UserWarning, match="another version of this package"):
+        predict_to(model, rows, path)
+
+
+def test_batches_always_begin_anew(rows, tmp_path, device, monkeypatch):
+    model, path = KMeans(4, random_state=0, device=device).fit(rows), tmp_path / "out.npy"
+    interrupt(monkeypatch, "predict", model, Batches([rows[:200], rows[200:]]), path)
+    other = rows[::-1].copy()
+    predict_to(model, Batches([other[:200], other[200:]]), path)
+    np.testing.assert_array_equal(np.load(path), model.predict(other))
+
+
+def test_quick_answers_take_no_pass_to_identify(rows, tmp_path, device, monkeypatch):
+    model = KMeans(4, random_state=0, device=device).fit(rows)
+    monkeypatch.setattr("mnist_kmeans_mlx.answers.checksum", None)
+    predict_to(model, rows, tmp_path / "out.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), model.predict(rows))
+
+
+def test_parts_of_a_map_are_told_apart(rows, tmp_path, device, monkeypatch):
+    model, path = KMeans(4, random_state=0, device=device).fit(rows), tmp_path / "out.npy"
+    doubled = np.concatenate([rows, rows[::-1]])
+    np.save(tmp_path / "rows.npy", doubled)
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    interrupt(monkeypatch, "predict", model, mapped[:500], path)
+    with pytest.warns(UserWarning, match="other rows"):
+        predict_to(model, mapped[500:], path)
+    np.testing.assert_array_equal(np.load(path), model.predict(rows[::-1]))

@@ -417,3 +417,29 @@ def test_training_and_test_rows_have_one_unit(dark, data):
     assert found.train.accuracy == 1
     assert found.test.accuracy == pytest.approx(5 / 6)
     assert portray(model, floats).test.accuracy == found.test.accuracy
+
+
+def test_other_names_of_clusters_begin_anew(dark, tmp_path, monkeypatch):
+    model, rows = dark
+    monkeypatch.setattr("mnist_kmeans_mlx.answers.BLOCK", 4 * 16 * 256)
+    path, predict, calls = tmp_path / "out.npy", model.estimator.predict, []
+
+    def breaking(block):
+        calls.append(len(block))
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        return predict(block)
+
+    other = Model(model.estimator, {7: [0], 8: [1], 9: [2]}, model.metadata)
+    blind = Model(model.estimator, model.cluster_labels, {})
+    shares = rows / 255
+    for again, match in ((other, "other names of clusters"), (blind, "another unit")):
+        calls.clear()
+        monkeypatch.setattr(model.estimator, "predict", breaking)
+        with pytest.raises(KeyboardInterrupt):
+            experiment.predict_to(model, shares, path)
+        monkeypatch.setattr(model.estimator, "predict", predict)
+        with pytest.warns(UserWarning, match=match):
+            experiment.predict_to(again, shares, path)
+        clusters = predict(rows if again is other else shares)
+        assert_array_equal(np.load(path), infer_data_labels(clusters, again.cluster_labels))

@@ -16,7 +16,13 @@ from mnist_kmeans_mlx.arrays import as_numpy
 from mnist_kmeans_mlx.datasets.columns import Columns
 from mnist_kmeans_mlx.datasets.faults import DatasetError, Fault, PathLike, claimed_bytes
 from mnist_kmeans_mlx.datasets.matrix import matrix_shape
-from mnist_kmeans_mlx.datasets.readers import STRETCH, changed, known_dtype, stamp
+from mnist_kmeans_mlx.datasets.readers import (
+    STRETCH,
+    changed,
+    file_identity,
+    known_dtype,
+    stamp,
+)
 from mnist_kmeans_mlx.datasets.tables import opened_parquet
 
 __all__ = ["ForwardReader", "batches_reader", "parquet_reader"]
@@ -41,6 +47,8 @@ class ForwardReader:
         ``begin(i)`` iterates over arrays of rows from ``starts[i]`` on.
     notes : sequence of str
         What was guessed about the columns, as of `Table`.
+    identity : list, optional
+        What tells these rows from others; None if only reading them can.
     """
 
     take = None
@@ -53,11 +61,13 @@ class ForwardReader:
         starts: list[int],
         begin: Callable[[int], Iterator[Array]],
         notes: Sequence[str] = (),
+        identity: list[Any] | None = None,
     ) -> None:
         self.shape = shape
         self.dtype = known_dtype(dtype)
         self.files = [(name, 0)]
         self.notes = notes
+        self.identity = identity
         self._starts = starts
         self._begin = begin
         self._lock = threading.Lock()
@@ -105,7 +115,9 @@ def parquet_reader(path: PathLike, columns: Columns | None = None) -> ForwardRea
         meta, shape, dtype = table.file.metadata, table.shape, table.dtype
         claimed_bytes(dtype, shape)
         groups = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
-        before = stamp(os.stat(path))
+        status = os.stat(path)
+    before = stamp(status)
+    identity = [*file_identity(path, status), *shape, dtype.str, sorted(table.fields)]
     starts = [0, *accumulate(groups)][:-1]
     step = max(1, STRETCH // (shape[1] * dtype.itemsize))
     # Without a buffer for each column pyarrow would read a whole row group.
@@ -138,7 +150,7 @@ def parquet_reader(path: PathLike, columns: Columns | None = None) -> ForwardRea
                 check()  # which explains the rest
                 raise
 
-    return ForwardReader(name, shape, dtype, starts, begin, table.notes)
+    return ForwardReader(name, shape, dtype, starts, begin, table.notes, identity)
 
 
 def batches_reader(batches: Iterable[Any]) -> ForwardReader:

@@ -27,6 +27,7 @@ __all__ = [
     "Reader",
     "ShardsReader",
     "changed",
+    "file_identity",
     "known_dtype",
     "npy_reader",
     "stamp",
@@ -57,6 +58,10 @@ class Reader(Protocol):
     @property
     def files(self) -> list[tuple[str, int]]:
         """What a message calls each file, and its first row, in order."""
+
+    @property
+    def identity(self) -> list[Any] | None:
+        """What tells these rows from others, as JSON can hold it; None if only reading them can."""
 
     @property
     def take(self) -> Callable[[Index, Array], None] | None:
@@ -92,7 +97,9 @@ class FileReader:
         self._offset = offset
         self._swapped = not dtype.isnative
         self._row = shape[1] * dtype.itemsize
-        self._stamp = stamp(os.stat(path))
+        status = os.stat(path)
+        self._stamp = stamp(status)
+        self.identity = [*file_identity(path, status), offset, *shape, dtype.str]
 
     def read(self, start: int, out: Array) -> None:
         with self._opened() as file:
@@ -203,6 +210,11 @@ class ShardsReader:
         return list(zip(names, self._starts, strict=True))
 
     @property
+    def identity(self) -> list[Any] | None:
+        found = [reader.identity for reader in self._readers]
+        return None if None in found else found
+
+    @property
     def take(self) -> Callable[[Index, Array], None] | None:
         return self._take if all(reader.take for reader in self._readers) else None
 
@@ -246,6 +258,16 @@ def known_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def stamp(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def file_identity(path: PathLike, status: os.stat_result) -> list[Any]:
+    """What tells the contents of a file from others without reading them.
+
+    The time of the last change of the inode cannot be set back, as that of the contents can. The
+    device is left out: its number may be another one after the machine was started again.
+    """
+    times = status.st_mtime_ns, status.st_ctime_ns
+    return [os.path.realpath(path), status.st_ino, status.st_size, *times]
 
 
 def changed() -> Fault:

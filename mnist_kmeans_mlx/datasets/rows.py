@@ -84,6 +84,15 @@ class Rows:
         before = sum(first <= 0 for _, first in files)
         return [file for file in files[before - 1 :] if file[1] < max(1, len(self))]
 
+    @property
+    def identity(self) -> list[Any] | None:
+        """What tells these rows from others, as JSON can hold it; None if only reading them can.
+
+        Files are known by name, size, times of their last changes, and inode.
+        """
+        found = self._reader.identity
+        return None if found is None else [found, self._start, len(self)]
+
     def __len__(self) -> int:
         return self.shape[0]
 

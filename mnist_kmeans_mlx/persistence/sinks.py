@@ -14,7 +14,8 @@ import io
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from typing import IO, Any
 
 import numpy as np
@@ -31,13 +32,15 @@ _EVERY = 5.0
 # Bytes of a Parquet row group, which is held while it is written.
 _GROUP = 1 << 25
 
+Identity = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
+
 
 @contextlib.contextmanager
 def open_sink(
     path: PathLike,
     shape: tuple[int, ...],
     dtype: npt.DTypeLike,
-    identity: Mapping[str, Any],
+    identity: Identity,
     *,
     resume: bool = True,
 ) -> Iterator[Sink]:
@@ -52,9 +55,10 @@ def open_sink(
         Of the whole.
     dtype : dtype
         Of real numbers.
-    identity : mapping
-        What the rows depend on, as JSON can hold it: with any other, what is there of an earlier
-        attempt is not gone on with.
+    identity : mapping, or callable that returns it
+        All that the rows depend on, as JSON can hold it: with any other, what is there of an
+        earlier attempt is not gone on with, see `Sink.other`. A callable is called at most once,
+        and not at all if the file is written within seconds.
     resume : bool, default=True
         Go on where an earlier attempt was broken off, by Ctrl-C, a full disk or a power failure;
         False begins anew.
@@ -89,7 +93,8 @@ def open_sink(
         sink.finish()
     except BaseException:
         with contextlib.suppress(OSError):
-            sink.record()
+            if sink.rows_done:
+                sink.record()
         raise
     finally:
         sink.close()
@@ -102,14 +107,19 @@ class Sink:
     ----------
     rows_done : int
         Rows that are there, also from an earlier attempt.
+    other : tuple of str
+        What differs in the identity of an earlier attempt at something else, which is not gone on
+        with; empty if there was none.
     """
+
+    other: tuple[str, ...] = ()
 
     def __init__(
         self,
         path: PathLike,
         shape: tuple[int, ...],
         dtype: npt.DTypeLike,
-        identity: Mapping[str, Any],
+        identity: Identity,
         *,
         resume: bool,
     ) -> None:
@@ -123,7 +133,7 @@ class Sink:
         folder, name = os.path.split(self._target)
         self._partial = os.path.join(folder, f".{name}.partial")
         self._journal = f"{self._partial}.json"
-        self._identity = json.loads(json.dumps(dict(identity)))
+        self._identify = identity
         with self._named():
             self._file = os.fdopen(os.open(self._partial, os.O_RDWR | os.O_CREAT, 0o666), "r+b", 0)
             try:
@@ -131,6 +141,12 @@ class Sink:
             except BaseException:
                 self.close()
                 raise
+
+    @cached_property
+    def _identity(self) -> Any:
+        """What the rows depend on, as it comes back from JSON."""
+        found = self._identify() if callable(self._identify) else self._identify
+        return json.loads(json.dumps(dict(found)))
 
     def append(self, rows: npt.ArrayLike) -> None:
         """Write the next rows.
@@ -166,15 +182,16 @@ class Sink:
 
     def finish(self) -> None:
         """Let the file take its place."""
-        self.record()
         with self._named():
             if self.path.lower().endswith(".parquet"):
+                self.record()  # the copy takes its time
                 with _whole(self._target, f"{self._partial}.parquet") as file:
                     self._write_parquet(file)
                 os.unlink(self._partial)
             else:
+                os.fsync(self._file.fileno())
                 put_in_place(self._partial, self._target)
-            os.unlink(self._journal)
+            self._forget()
 
     def close(self) -> None:
         """Let go of the partial file, which stays."""
@@ -185,14 +202,17 @@ class Sink:
             raise OSError(errno.EBUSY, "is being written by another process", self.path)
         self.rows_done = self._found() if resume else 0
         if not self.rows_done:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._journal)  # first: it must not speak of other rows
+            self._forget()  # first: the journal must not speak of other rows
             self._file.truncate(0)
             self._file.seek(0)
             _write(self._file, memoryview(self._header))
         # What follows is not certain to be what was written.
         self._file.truncate(len(self._header) + self.rows_done * self._row)
-        self.record()
+        self._due = time.monotonic() + _EVERY
+
+    def _forget(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._journal)
 
     def _is_ours(self) -> bool:
         try:
@@ -215,14 +235,15 @@ class Sink:
             rows, identity = note["rows"], note["identity"]
         except (FileNotFoundError, ValueError, TypeError, KeyError):
             return 0
-        same = identity == self._identity and self._file.read(len(self._header)) == self._header
         size = os.fstat(self._file.fileno()).st_size
-        fits = (
-            isinstance(rows, int)
-            and 0 <= rows <= self.shape[0]
-            and size >= len(self._header) + rows * self._row
-        )
-        return rows if same and fits else 0
+        if not (size and isinstance(rows, int) and rows > 0 and isinstance(identity, dict)):
+            return 0
+        if identity != self._identity:
+            keys = {**identity, **self._identity}
+            self.other = tuple(key for key in keys if identity.get(key) != self._identity.get(key))
+            return 0
+        fits = rows <= self.shape[0] and size >= len(self._header) + rows * self._row
+        return rows if fits and self._file.read(len(self._header)) == self._header else 0
 
     def _write_parquet(self, file: IO[bytes]) -> None:
         pa, pq = arrow()
