@@ -298,9 +298,10 @@ def _identity(estimator: KMeans, X: Any, points: Points) -> dict[str, Any]:
     """What two fits share that find the same, as JSON holds it."""
     init, seed = estimator._checked_init(X), estimator.random_state
     given = None if isinstance(init, str) or callable(init) else init
+    name = getattr(init, "__qualname__", type(init).__qualname__)
     return {
         "n_clusters": int(estimator.n_clusters),
-        "init": init if isinstance(init, str) else "function" if given is None else "array",
+        "init": init if isinstance(init, str) else f"{name}()" if given is None else "array",
         "n_init": int(estimator._n_init),
         "max_iter": int(estimator.max_iter),
         "tol": float(estimator.tol),

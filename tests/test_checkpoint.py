@@ -251,6 +251,36 @@ def test_other_data_are_refused(rows, path, make):
     refused("other centers", lambda: checkpoint.fit(make(**given), rows))
 
 
+def test_rows_that_add_up_to_the_same_are_other_rows(path, make):
+    """Codes of equal norm in another order; weights that balance around their middle."""
+    rng = np.random.default_rng(0)
+    codes = np.array([rng.permutation([1] * 4 + [0] * 12) for _ in range(800)], dtype=np.uint8)
+    permuted = codes[rng.permutation(800)]
+    weights = np.ones(800)
+    balanced = weights.copy()
+    balanced[[10, 11, 12]] += -0.5, 1, -0.5
+    stop_after(3, path, make(), codes, weights)
+    before = path.read_bytes()
+    for X, w in ((permuted, weights), (codes, balanced)):
+        checkpoint = Checkpoint(path, resume=True)
+        refused("other rows or weights", lambda c=checkpoint, X=X, w=w: c.fit(make(), X, w))
+    assert path.read_bytes() == before
+    again = Checkpoint(path, resume=True).fit(make(), codes, weights)
+    assert_same(again, make().fit(codes, sample_weight=weights))
+
+
+def test_another_function_to_start_from_is_refused(rows, path, make):
+    def first(X, k, random_state):
+        return X[:k]
+
+    def last(X, k, random_state):
+        return X[-k:]
+
+    stop_after(1, path, make(init=first, n_init=1), rows)
+    checkpoint = Checkpoint(path, resume=True)
+    refused("first.* not .*last", lambda: checkpoint.fit(make(init=last, n_init=1), rows))
+
+
 def test_only_kmeans_has_checkpoints(path):
     refused("BisectingKMeans", lambda: Checkpoint(path).fit(BisectingKMeans(2), np.eye(4)))
 

@@ -1,9 +1,11 @@
 import numpy as np
 import oracle
 import pytest
+from ranks import on_ranks, shares
 from scipy import sparse
 
 from mnist_kmeans_mlx.device import host_view
+from mnist_kmeans_mlx.distributed import ALONE, current
 from mnist_kmeans_mlx.engine.points import Points
 
 
@@ -65,3 +67,32 @@ def test_constant_rows(backend):
     points = Points(np.full((5, 2), 0.1), backend)
     assert points.limit == 0
     assert points.mean_variance == 0
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.uint8, np.int64, "csr"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_fingerprint_is_that_of_all_rows_on_any_ranks(kind, weighted, monkeypatch, backend):
+    """Blocks of 16 rows, which ranks cut anywhere; one of them may hold less than a block."""
+    monkeypatch.setattr("mnist_kmeans_mlx.engine.points.HOST_BLOCK", 16 * 8 * 3)
+    rng = np.random.default_rng(0)
+    given = rng.integers(0, 200, (150, 3)).astype(np.float64 if kind == "csr" else kind)
+    rows = sparse.csr_matrix(given) if kind == "csr" else given
+    weights = rng.uniform(size=150) if weighted else None
+
+    def of(rows, weights, group=ALONE, part=slice(None)):
+        own = None if weights is None else weights[part]
+        return Points(rows[part], backend, own, group).fingerprint
+
+    expected = of(rows, weights)
+    assert of(rows.copy(), weights) == expected
+    for size in (2, 3, 7):
+        parts = shares(150, size, seed=size)
+        found = on_ranks(size, lambda rank, p=parts: of(rows, weights, current(), p[rank]))
+        assert set(found) == {expected}
+    swapped = np.arange(150)
+    swapped[[40, 80]] = 80, 40
+    changed = given.copy()
+    changed[77, 1] += 1
+    for other in (given[swapped], changed):
+        assert of(sparse.csr_matrix(other) if kind == "csr" else other, weights) != expected
+    assert of(rows, np.ones(150) if weights is None else weights[swapped]) != expected

@@ -212,21 +212,38 @@ class Points:
         variance = (norm_sq / self.total - float(np.square(mean).sum())) / self.d
         self.mean_variance = max(0.0, variance)
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """What tells these rows and weights from others, however many ranks hold them."""
-        values = Exact(self.limit, self.total, self.integer)
+        """What tells these rows and weights from others, however many ranks hold them.
 
-        def sums(part: slice) -> Float64:
-            return values.split(self.moved(part)).sum(axis=1)
+        Blocks of rows are hashed with their place, and the hashes are added. Those that no rank
+        holds alone are fetched.
+        """
+        step, end = self.host_step, self.offset + self.n
+        dtype = self.rows.dtype if self.rows.dtype.itemsize < 8 else np.dtype(np.float64)
 
-        columns = self.group.sum(np.sum(self.host.map(sums, self.host_parts()), axis=0))
-        place = np.arange(self.offset + 1, self.offset + self.n + 1) / self.total
-        marks = np.array([self.sum(self.norms_sq * place), self.sum(place)])
-        digest = hashlib.sha256(f"{self.total} {self.d} {self.rows.dtype}".encode())
-        for each in (self.origin, columns, marks):
-            digest.update(each.tobytes())
-        return digest.hexdigest()
+        def hashed(start: int, rows: Any, weights: Float64 | None) -> npt.NDArray[np.uint64]:
+            digest = hashlib.sha256(str(start).encode())
+            digest.update(np.ascontiguousarray(rows, dtype).data)
+            if weights is not None:
+                digest.update(np.ascontiguousarray(weights).data)
+            return np.frombuffer(digest.digest(), np.uint64)
+
+        def own(start: int) -> npt.NDArray[np.uint64]:
+            part = slice(start - self.offset, min(start + step, end) - self.offset)
+            weights = None if self.weights is None else self.weights[part]
+            return hashed(start, self.raw(part, dtype), weights)
+
+        cut = sorted({int(at) // step * step for at in self._ends[:-1] if at % step})
+        starts = [at for at in range(-(-self.offset // step) * step, end, step) if at not in cut]
+        hashes = [np.zeros(4, np.uint64), *self.host.map(own, starts)]
+        total = self.group.sum(np.sum(hashes, axis=0))
+        for start in cut:
+            index = np.arange(start, min(start + step, self.total))
+            weights = None if self.weights is None else self.pick(index, self.weights)
+            total += hashed(start, self.pick(index), weights)
+        facts = f"{self.total} {self.d} {self.rows.dtype}"
+        return hashlib.sha256(facts.encode() + total.tobytes()).hexdigest()
 
     @cached_property
     def array(self) -> mx.array:
