@@ -15,6 +15,7 @@ from mnist_kmeans_mlx.base import BaseKMeans
 from mnist_kmeans_mlx.datasets.faults import PathLike
 from mnist_kmeans_mlx.datasets.sources import from_memmap
 from mnist_kmeans_mlx.memory import is_source
+from mnist_kmeans_mlx.persistence import owned
 from mnist_kmeans_mlx.persistence.record import checksum
 from mnist_kmeans_mlx.persistence.sinks import open_sink
 
@@ -59,6 +60,8 @@ def predict_to(estimator: BaseKMeans, X: Any, path: PathLike, *, resume: bool = 
     ------
     sklearn.exceptions.NotFittedError
         If the estimator is not fitted.
+    TypeError
+        If the estimator is not one of this package.
     ValueError
         If `X` does not have the features seen in `fit`, or the suffix is unknown.
     DatasetError
@@ -84,6 +87,7 @@ def predict_to(estimator: BaseKMeans, X: Any, path: PathLike, *, resume: bool = 
     ...     np.load(path)
     array([0, 1], dtype=int32)
     """
+    _check_ours(estimator)
     write_answers(estimator, X, path, estimator.predict, (), np.int32, resume=resume)
 
 
@@ -93,6 +97,7 @@ def transform_to(estimator: BaseKMeans, X: Any, path: PathLike, *, resume: bool 
     As `predict_to`: an ``.npy`` file of shape (n_samples, n_clusters) in the precision of the
     centres, or a ``.parquet`` file with columns ``distance_0`` and so on.
     """
+    _check_ours(estimator)
     check_is_fitted(estimator)
     centers = estimator.cluster_centers_
     answer = estimator.transform
@@ -152,6 +157,15 @@ def write_answers(
         while sink.rows_done < n:
             start = sink.rows_done
             sink.append(answer(rows[start : min(start + step, n)]))
+
+
+def _check_ours(estimator: Any) -> None:
+    if not isinstance(estimator, BaseKMeans):
+        raise TypeError(
+            "answers are written of a KMeans, MiniBatchKMeans or BisectingKMeans of "
+            f"mnist_kmeans_mlx, not of {owned(estimator)}: KMeans.from_sklearn takes "
+            "scikit-learn's KMeans."
+        )
 
 
 def _model(estimator: BaseKMeans) -> list[str]:

@@ -27,6 +27,7 @@ from mnist_kmeans_mlx.engine.lloyd import Run
 from mnist_kmeans_mlx.engine.points import Points
 from mnist_kmeans_mlx.engine.restarts import Standing
 from mnist_kmeans_mlx.estimator import KMeans
+from mnist_kmeans_mlx.persistence import owned
 from mnist_kmeans_mlx.persistence.files import check_writable, remove_leftovers, write_atomically
 from mnist_kmeans_mlx.persistence.record import Record, checksum, read_record, unpack_record
 from mnist_kmeans_mlx.persistence.safetensors import Damage
@@ -185,8 +186,8 @@ class Checkpoint:
         """
         if type(estimator) is not KMeans:
             raise CheckpointError(
-                f"only the fit of a KMeans has checkpoints, not that of a "
-                f"{type(estimator).__name__}."
+                "only the fit of a mnist_kmeans_mlx.KMeans has checkpoints, not that of "
+                f"{owned(estimator)}."
             )
         self._began, self._now = time.monotonic(), None
         try:

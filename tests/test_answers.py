@@ -4,6 +4,7 @@ import os
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
+from sklearn import cluster
 
 from mnist_kmeans_mlx import (
     BisectingKMeans,
@@ -86,6 +87,10 @@ def test_wrong_rows_and_names(rows, tmp_path, device):
         predict_to(model, rows[:, 1:], tmp_path / "labels.npy")
     with pytest.raises(ValueError, match=r"name it \.npy or \.parquet"):
         predict_to(model, rows, tmp_path / "labels.txt")
+    theirs = cluster.KMeans(4).fit(rows)
+    for write in (predict_to, transform_to):
+        with pytest.raises(TypeError, match="not of scikit-learn's KMeans"):
+            write(theirs, rows, tmp_path / "labels.npy")
     assert os.listdir(tmp_path) == []
 
 

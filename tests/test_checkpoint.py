@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from sklearn import cluster
 
 from mnist_kmeans_mlx.bisecting import BisectingKMeans
 from mnist_kmeans_mlx.checkpoint import Checkpoint, CheckpointError
@@ -283,6 +284,8 @@ def test_another_function_to_start_from_is_refused(rows, path, make):
 
 def test_only_kmeans_has_checkpoints(path):
     refused("BisectingKMeans", lambda: Checkpoint(path).fit(BisectingKMeans(2), np.eye(4)))
+    theirs = cluster.KMeans(2)
+    refused("not that of scikit-learn's KMeans", lambda: Checkpoint(path).fit(theirs, np.eye(4)))
 
 
 def test_a_file_in_the_way_is_left_alone(path):

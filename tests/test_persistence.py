@@ -127,6 +127,7 @@ def test_a_function_is_refused(rows, path, device):
 
 
 def test_what_cannot_be_saved_is_refused(fitted, path):
+    from sklearn.cluster import BisectingKMeans as OtherBisecting
     from sklearn.cluster import KMeans as Other
 
     class Sub(KMeans):
@@ -134,7 +135,11 @@ def test_what_cannot_be_saved_is_refused(fitted, path):
 
     for estimator, reason in (
         (KMeans(), "not fitted"),
-        (Other(2).fit([[0.0], [1.0]]), "cannot save"),
+        (
+            Other(2).fit([[0.0], [1.0]]),
+            r"cannot save scikit-learn's KMeans; save mnist_kmeans_mlx\.KMeans\.from_sklearn\(",
+        ),
+        (OtherBisecting(2), "cannot save scikit-learn's BisectingKMeans; what can be saved: KMe"),
         (Sub(2).fit([[0.0], [1.0]]), "cannot save a Sub"),
         (object(), "cannot save a object"),
     ):

@@ -107,7 +107,7 @@ def save_model(
     """
     name = type(estimator).__name__
     if name not in _CLASSES or type(estimator) is not _class(name):
-        raise ModelError(f"cannot save a {name}; what can be saved: {', '.join(_CLASSES)}.")
+        raise ModelError(f"cannot save {owned(estimator)}; {_remedy(estimator)}.")
     parameters = dict(estimator.get_params(deep=False))
     # scikit-learn's routing requests belong to the pipeline around a model, not to the model.
     attributes = {
@@ -172,6 +172,26 @@ def load_model(path: str | os.PathLike[str]) -> Model:
         return _model(*safetensors.read(path, FORMAT, "model"))
     except Damage as damage:
         raise ModelError(f"{os.fspath(path)} {damage}.") from None
+
+
+def owned(estimator: Any) -> str:
+    """Name an estimator such that scikit-learn's is not taken for one of ours.
+
+    Examples
+    --------
+    >>> from sklearn.cluster import KMeans
+    >>> owned(KMeans())
+    "scikit-learn's KMeans"
+    """
+    kind = type(estimator)
+    theirs = kind.__module__.partition(".")[0] == "sklearn"
+    return f"scikit-learn's {kind.__name__}" if theirs else f"a {kind.__name__}"
+
+
+def _remedy(estimator: Any) -> str:
+    if owned(estimator) == "scikit-learn's KMeans":
+        return "save mnist_kmeans_mlx.KMeans.from_sklearn(estimator)"
+    return f"what can be saved: {', '.join(_CLASSES)} of mnist_kmeans_mlx"
 
 
 def _model(tensors: Mapping[str, Array], texts: Mapping[str, str]) -> Model:
