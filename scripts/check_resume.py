@@ -1,9 +1,12 @@
 #!/usr/bin/env python
-"""Kill fits with SIGKILL at random moments, resume them, and compare what they find.
+"""Kill fits and what writes answers with SIGKILL, let them go on, and compare what they find.
 
 Every fit runs in a process of its own, `mnist-kmeans-mlx fit --checkpoint C --resume --save M`,
 that is killed after a random time and started again until it is through. Its model must then be
 that of a fit that nobody disturbed, to the last bit: labels, centres, inertia and iterations.
+
+What writes answers is killed as well, and before it goes on one thing is changed that answers
+depend on: see `_changes.py`.
 
 Exit status 1 if one differs.
 """
@@ -19,6 +22,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import _changes
 import numpy as np
 
 from mnist_kmeans_mlx.datasets import load_mnist
@@ -115,6 +119,10 @@ def main():
     parser.add_argument("--clusters", type=int, default=40, help="clusters [40]")
     parser.add_argument("--seed", type=int, default=0, help="of the moments [0]")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="[all]")
+    parser.add_argument(
+        "--changes", nargs="*", choices=_changes.CHANGES, default=_changes.CHANGES,
+        help="of what answers depend on [all]",
+    )  # fmt: skip
     options = parser.parse_args()
     rng = random.Random(options.seed)
     rows = load_mnist().x_train[: options.rows].reshape(options.rows, -1)
@@ -140,7 +148,9 @@ def main():
         f"checkpoint and else from its start; {total['identical']} of {total['fits']} fits found "
         "what an undisturbed one finds, bit for bit"
     )
-    return int(total["identical"] < total["fits"])
+    print()
+    failed = _changes.report(options.changes, rng)
+    return int(failed > 0 or total["identical"] < total["fits"])
 
 
 if __name__ == "__main__":
