@@ -16,6 +16,8 @@ from numpy.testing import assert_array_equal
 
 from mnist_kmeans_mlx import KMeans, __version__
 from mnist_kmeans_mlx.cli import main
+from mnist_kmeans_mlx.experiment import predict_to
+from mnist_kmeans_mlx.labeling import infer_data_labels
 from mnist_kmeans_mlx.persistence import load_model, save_model
 
 COMMANDS = [
@@ -589,6 +591,30 @@ def test_rows_in_parts(call, model, tmp_path, mnist):
     assert "memory='9MB' is too little for 10000 rows" in done.stderr
     assert "no size" in call("fit", "--memory", "lots", code=2).stderr
     assert "end in .npy" in call("fit", "--labels-out", "labels.txt", code=2).stderr
+
+
+def test_an_answer_to_other_rows_is_begun_anew_with_a_note(call, model, tmp_path, mnist):
+    rows, out = mnist.x_test.reshape(10_000, -1), tmp_path / "found.npy"
+    loaded = load_model(model[0])
+    calls, predict = [], loaded.estimator.predict
+
+    def breaking(block):
+        calls.append(block)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return predict(block)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mnist_kmeans_mlx.answers.BLOCK", 4 * 784 * 5000)
+        patch.setattr(loaded.estimator, "predict", breaking)
+        with pytest.raises(KeyboardInterrupt):
+            predict_to(loaded, rows, str(out))
+    np.save(tmp_path / "rows.npy", rows[::-1])
+    done = call("predict", model[0], tmp_path / "rows.npy", "--out", out)
+    assert f"Note: {str(out)!r} is begun anew" in done.stderr
+    assert "belongs to other rows." in done.stderr
+    clusters = predict(rows[::-1])
+    assert_array_equal(np.load(out), infer_data_labels(clusters, loaded.cluster_labels))
 
 
 @pytest.mark.parametrize("size", ["lots", "2G", "0", "-1GB", "1e9"])
