@@ -117,7 +117,7 @@ def parquet_reader(path: PathLike, columns: Columns | None = None) -> ForwardRea
         groups = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
         status = os.stat(path)
     before = stamp(status)
-    identity = [*file_identity(path, status), *shape, dtype.str, sorted(table.fields)]
+    identity = [*file_identity(path, status), *shape, dtype.str, list(table.fields)]
     starts = [0, *accumulate(groups)][:-1]
     step = max(1, STRETCH // (shape[1] * dtype.itemsize))
     # Without a buffer for each column pyarrow would read a whole row group.

@@ -156,6 +156,7 @@ class _Bfloat16Reader:
     def __init__(self, words: FileReader) -> None:
         self.shape, self.files = words.shape, words.files
         self.dtype = np.dtype(np.float32)
+        self.identity = [*words.identity, "bfloat16"]
         self._words = words
         self._step = max(1, STRETCH // (2 * self.shape[1]))
 
