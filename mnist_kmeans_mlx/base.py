@@ -69,6 +69,22 @@ def on_threads(method: Method) -> Method:
     return cast(Method, call)
 
 
+def all_or_nothing(method: Method) -> Method:
+    """Leave the estimator as it was where a method that fits it fails."""
+
+    @wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        before = vars(self).copy()
+        try:
+            return method(self, *args, **kwargs)
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    return cast(Method, call)
+
+
 class BaseKMeans(
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
@@ -202,7 +218,9 @@ class BaseKMeans(
         )
 
     def _check_number(self, n: int) -> None:
-        """Refuse fewer rows than clusters."""
+        """Refuse fewer rows than clusters, and truth values, which Python takes for numbers."""
+        if isinstance(self.n_clusters, bool):
+            raise TypeError(f"n_clusters must be a whole number, not {self.n_clusters}.")
         if n < self.n_clusters:
             raise ValueError(f"n_samples={n} should be >= n_clusters={self.n_clusters}.")
 

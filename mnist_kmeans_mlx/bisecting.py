@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from mnist_kmeans_mlx import device as devices
 from mnist_kmeans_mlx.base import (
     BaseKMeans,
+    all_or_nothing,
     blocks,
     center_dtype,
     checked_inertia,
@@ -140,6 +141,7 @@ class BisectingKMeans(BaseKMeans):
         self.device = device
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @all_or_nothing
     @on_threads
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Split the rows of `X` until there are `n_clusters` clusters.

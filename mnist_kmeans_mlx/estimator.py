@@ -22,6 +22,7 @@ from mnist_kmeans_mlx import device as devices
 from mnist_kmeans_mlx.arrays import as_numpy
 from mnist_kmeans_mlx.base import (
     BaseKMeans,
+    all_or_nothing,
     center_dtype,
     checked_inertia,
     checked_weights,
@@ -217,6 +218,7 @@ n_features), default="k-means++"
         return self._fit(X, sample_weight)
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @all_or_nothing
     @on_threads
     def _fit(
         self,

@@ -18,6 +18,10 @@ from mnist_kmeans_mlx.engine.points import Points
 from mnist_kmeans_mlx.estimator import KMeans
 
 
+@validate_params(  # type: ignore[untyped-decorator]
+    {"sample_weight": ["array-like", None], "return_n_iter": ["boolean"]},
+    prefer_skip_nested_validation=False,
+)
 def k_means(
     X: Any,
     n_clusters: int,

@@ -11,7 +11,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from mnist_kmeans_mlx.arrays import as_numpy
-from mnist_kmeans_mlx.base import checked_weights
+from mnist_kmeans_mlx.base import all_or_nothing, checked_weights
 from mnist_kmeans_mlx.estimator import KMeans
 
 
@@ -143,6 +143,7 @@ class ClusterClassifier(ClassifierMixin, BaseEstimator):
     def __init__(self, estimator: Any = None) -> None:
         self.estimator = estimator
 
+    @all_or_nothing
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Cluster the rows and count the classes in each cluster.
 

@@ -15,6 +15,7 @@ from sklearn.utils.sparsefuncs import mean_variance_axis
 from mnist_kmeans_mlx import device as devices
 from mnist_kmeans_mlx.base import (
     BaseKMeans,
+    all_or_nothing,
     center_dtype,
     checked_inertia,
     checked_weights,
@@ -148,6 +149,7 @@ default="k-means++"
         self.device = device
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @all_or_nothing
     @on_threads
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Find the clusters of the rows of `X` from random batches of them.
@@ -229,6 +231,7 @@ default="k-means++"
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @all_or_nothing
     @on_threads
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Go on with one batch.

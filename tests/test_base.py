@@ -28,6 +28,7 @@ from mnist_kmeans_mlx import (
     BisectingKMeans,
     Checkpoint,
     ClusterClassifier,
+    DatasetError,
     KMeans,
     MiniBatchKMeans,
     base,
@@ -323,3 +324,52 @@ def test_warnings_name_the_line_that_called(device):
     with pytest.warns(RuntimeWarning) as also_caught:
         MiniBatchKMeans(3, init=ROWS[:3], n_init=2, device=device).fit(ROWS)
     assert {warning.filename for warning in [*caught, *also_caught]} == {__file__}
+
+
+@pytest.mark.parametrize("offset", [1e5, 1e8, 2.0**40, 1e12])
+@pytest.mark.parametrize("dtype", [np.int64, np.float64])
+def test_whole_numbers_far_from_zero(estimator, offset, dtype):
+    # Such as times, numbers of customers, coordinates in millimetres.
+    if getattr(estimator, "metric", "") == "cosine":
+        pytest.skip("directions change with the origin")
+    rows = np.random.default_rng(0).integers(0, 64, size=(200, 3)).astype(dtype)
+    near, far = clone(estimator).fit(rows), clone(estimator).fit(rows + dtype(offset))
+    np.testing.assert_array_equal(far.labels_, near.labels_)
+    np.testing.assert_allclose(far.cluster_centers_ - offset, near.cluster_centers_, atol=1e-3)
+    assert far.inertia_ == pytest.approx(near.inertia_, rel=1e-6)
+    np.testing.assert_array_equal(far.predict(rows + dtype(offset)), far.labels_)
+    expected = kmeans_plusplus(rows, 5, random_state=0)[1]
+    found = kmeans_plusplus(rows + dtype(offset), 5, random_state=0)[1]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_failed_fit_leaves_a_fitted_estimator_as_it_was(estimator):
+    estimator.fit(ROWS)
+    before = vars(estimator).copy()
+    with pytest.raises(ValueError, match="n_samples"):
+        estimator.fit(ROWS[:2, :3])
+    assert vars(estimator) == before
+    np.testing.assert_array_equal(estimator.predict(ROWS), estimator.labels_)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_the_largest_numbers_are_no_warning_of_numpy(device):
+    largest = np.array([[1.797e308], [0.9e308], [-1.797e308], [-0.9e308]])
+    for make in (KMeans, MiniBatchKMeans, BisectingKMeans):
+        for rows in (largest, [[1.7e308], [1.6e308]]):
+            with pytest.raises(ValueError, match="more than float64 holds"):
+                make(1, device=device).fit(rows)
+
+
+def test_batches_are_whatever_fit_takes(device):
+    frame = pd.DataFrame({"a": [1.0, 2.0, 9.0], "b": [3.0, 4.0, 8.0]})
+    expected = KMeans(2, random_state=0, device=device).fit(frame.to_numpy())
+    for batch in (frame.astype("Int64"), frame.astype("Float32"), frame.to_numpy().tolist()):
+        found = KMeans(2, random_state=0, device=device).fit_batches([batch])
+        np.testing.assert_array_equal(found.labels_, expected.labels_)
+    for wrong in (sparse.csr_array(frame.to_numpy()), [[1, 2], [3]], [["a", "b"]]):
+        with pytest.raises(DatasetError, match=r"Batch 0 \(counted from 0\) (is no array|holds)"):
+            KMeans(2, device=device).fit_batches([wrong])
+    for far in (np.inf, -np.inf):
+        with pytest.raises(ValueError, match=r"infin|not finite"):
+            KMeans(2, metric="cosine", device=device).fit_batches([[[far, 1.0]], [[2.0, 3.0]]])

@@ -81,7 +81,7 @@ def test_gives_what_sklearn_gives_on_mnist(n_clusters, narrow, pixels, reference
     assert_same(kmeans, reference(n_clusters), share=0.999)
 
 
-@pytest.mark.parametrize("memory", ["auto", 401_000_000])
+@pytest.mark.parametrize("memory", ["auto", 405_000_000])
 @pytest.mark.parametrize("scale", [1, 255])
 def test_a_gpu_gives_what_the_cpu_gives(scale, memory, pixels, monkeypatch):
     rows = pixels[:2500] if scale == 1 else pixels[:2500] / np.float32(scale)

@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 
 from mnist_kmeans_mlx.arrays import as_numpy
 from mnist_kmeans_mlx.datasets.columns import Columns
-from mnist_kmeans_mlx.datasets.faults import DatasetError, Fault, PathLike, claimed_bytes
+from mnist_kmeans_mlx.datasets.faults import (
+    DatasetError,
+    Fault,
+    PathLike,
+    brief,
+    claimed_bytes,
+)
 from mnist_kmeans_mlx.datasets.matrix import matrix_shape
 from mnist_kmeans_mlx.datasets.readers import (
     STRETCH,
@@ -197,8 +203,19 @@ def batches_reader(batches: Iterable[Any]) -> ForwardReader:
 
 
 def _batch(number: int, batch: Any) -> Array:
+    from sklearn.utils import check_array
+
     try:
-        rows = np.asarray(as_numpy(batch))
+        try:
+            # Also of data frames whose columns NumPy would hold as objects.
+            rows = check_array(
+                as_numpy(batch), dtype=None, ensure_all_finite=False, allow_nd=True,
+                ensure_2d=False, ensure_min_samples=0, ensure_min_features=0,
+            )  # fmt: skip
+        except (TypeError, ValueError) as error:
+            raise Fault(
+                f"is no array of numbers ({brief(str(error).partition(chr(10))[0])})"
+            ) from error
         rows = rows.reshape(matrix_shape(rows.shape))
         if rows.dtype.kind not in "biuf" or rows.dtype.itemsize > 8:
             raise Fault(f"holds {rows.dtype}, not real numbers of up to 64 bits")

@@ -49,7 +49,8 @@ def step(
     gained = np.bincount(labels, weights=shares, minlength=k)
     by_label = sparse.csr_matrix((shares, (labels, np.arange(n))), shape=(k, n))
     total = counts + gained
-    sums = centers * counts[:, None] + by_label @ _dense(batch)
+    with np.errstate(over="ignore"):  # where inertia leaves float64 as well
+        sums = centers * counts[:, None] + by_label @ _dense(batch)
     found = gained > 0
     moved = centers.copy()
     moved[found] = sums[found] / total[found, None]

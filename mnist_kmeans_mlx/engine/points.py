@@ -143,8 +143,9 @@ class Points:
         self.scale = 1.0 if self.integer or limit == 0 else power_of_two(limit)
         self.limit = limit * self.scale
         self.depth = max(0.0, np.log2(limit) - np.log2(usual)) if 0 < usual < limit else 0.0
-        # Whether float32 arithmetic moves rows with a single rounding.
-        self._moves_narrow = self.integer or (self._is_narrow and 1e-30 < limit < 1e30)
+        # Whether float32 holds the rows before they are moved, and moves them with one rounding.
+        near = _reach(low, high, np.zeros(self.d)) <= EXACT_FLOAT32
+        self._moves_narrow = near if self.integer else self._is_narrow and 1e-30 < limit < 1e30
         # How many features of two rows can be multiplied and summed exactly in float32.
         width = int(EXACT_FLOAT32 // max(1.0, self.limit**2)) if self.integer else 0
         self.products_are_exact = width >= 32
@@ -365,10 +366,12 @@ class Points:
             if isinstance(index, slice):
                 return self._kept[index]
             return np.take(self._kept, index, axis=0)
-        return self._narrow(index) if self._moves_narrow else self.moved(index).astype(np.float32)
+        return self._narrow(index)
 
     def _narrow(self, index: Index | slice) -> Float32:
         """Moved and scaled rows, each number rounded once; whole ones are exact."""
+        if not self._moves_narrow:
+            return self.moved(index).astype(np.float32)
         block = self.raw(index, np.float32)
         if self.origin.any():
             block -= self.origin.astype(np.float32)
@@ -531,4 +534,5 @@ def _middle(sample: Float64) -> tuple[Float64, float]:
 
 def _reach(low: Float64, high: Float64, origin: Float64) -> float:
     """Largest distance from the origin in any feature."""
-    return float(np.max(np.maximum(high - origin, origin - low), initial=0.0))
+    with np.errstate(over="ignore"):
+        return float(np.max(np.maximum(high - origin, origin - low), initial=0.0))

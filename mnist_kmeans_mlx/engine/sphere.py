@@ -45,14 +45,15 @@ def unit_rows(rows: Any) -> Any:
     step = max(1, STEP_BYTES // (8 * d))
     for start in range(0, n, step):
         part = slice(start, min(start + step, n))
-        if sparse.issparse(scaled):
-            entries = slice(scaled.indptr[part.start], scaled.indptr[part.stop])
-            lengths = np.diff(scaled.indptr[part.start : part.stop + 1])
-            for sizes in _sizes(scaled[part].toarray(), slack):
-                scaled.data[entries] /= np.repeat(sizes, lengths)
-        else:
-            for sizes in _sizes(scaled[part], slack):
-                scaled[part] /= sizes[:, None]
+        with np.errstate(over="ignore", invalid="ignore"):  # infinity becomes NaN: who asks refuses
+            if sparse.issparse(scaled):
+                entries = slice(scaled.indptr[part.start], scaled.indptr[part.stop])
+                lengths = np.diff(scaled.indptr[part.start : part.stop + 1])
+                for sizes in _sizes(scaled[part].toarray(), slack):
+                    scaled.data[entries] /= np.repeat(sizes, lengths)
+            else:
+                for sizes in _sizes(scaled[part], slack):
+                    scaled[part] /= sizes[:, None]
     return scaled
 
 
@@ -85,8 +86,7 @@ def _sizes(block: Float64, slack: float) -> tuple[Float64, Float64]:
     largest[largest == 0] = 1
     # Squares of what is at most one neither overflow nor vanish together.
     norms = np.sqrt(np.square(block / largest[:, None]).sum(axis=1))
-    with np.errstate(over="ignore"):
-        done = (np.abs(largest * norms - 1) <= slack) | (norms == 0)
+    done = (np.abs(largest * norms - 1) <= slack) | (norms == 0)
     largest[done] = norms[done] = 1
     return largest, norms
 
