@@ -1,0 +1,6 @@
+"""Inputs of every kind, and what must become of them: see check_inputs.py."""
+
+import os
+
+# Scikit-learn's threads wait for each other longer than so few rows take.
+os.environ["OMP_NUM_THREADS"] = "1"

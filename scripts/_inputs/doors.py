@@ -1,0 +1,269 @@
+"""Doors by which rows come in: estimators, functions, methods, and what says the same."""
+
+import functools
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn import cluster
+
+import mnist_kmeans_mlx as mk
+from _inputs.oracles import Classified, Majority, Spherical
+from _inputs.verdicts import tried
+
+K = 3
+# Where files need no disk, whose delays are not of interest.
+IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+
+class Arm(NamedTuple):
+    """An estimator of ours, and one that must say the same."""
+
+    name: str
+    ours: Callable[..., Any]
+    theirs: Callable[..., Any]
+    unit_free: bool = False
+
+
+def arm(name, ours, theirs, unit_free=False, **common):
+    common = {"n_clusters": K, "random_state": 0} | common
+    return Arm(
+        name,
+        functools.partial(ours, **common, device="cpu"),
+        functools.partial(theirs, **common),
+        unit_free,
+    )
+
+
+KMEANS = arm("KMeans", mk.KMeans, cluster.KMeans, n_init=2)
+COSINE = arm(
+    "KMeans cosine", functools.partial(mk.KMeans, metric="cosine"), Spherical, True, n_init=1
+)
+# Without the rules to stop that do not scale with the rows.
+MINIBATCH = arm(
+    "MiniBatchKMeans",
+    mk.MiniBatchKMeans,
+    cluster.MiniBatchKMeans,
+    batch_size=16,
+    max_iter=4,
+    max_no_improvement=None,
+)
+BISECTING = arm("BisectingKMeans", mk.BisectingKMeans, cluster.BisectingKMeans, tol=0)
+CLASSIFIER = Arm(
+    "ClusterClassifier",
+    lambda **more: Classified(mk.ClusterClassifier(KMEANS.ours(**more))),
+    lambda **more: Classified(Majority(KMEANS.theirs(**more))),
+)
+PLAIN = (KMEANS, MINIBATCH, BISECTING)
+CLUSTERERS = (*PLAIN, COSINE)
+EVERY = (*CLUSTERERS, CLASSIFIER)
+
+
+def learnt(model):
+    return {
+        "labels": model.labels_,
+        "centers": model.cluster_centers_,
+        "inertia": model.inertia_,
+    }
+
+
+def fit(make, X, w):
+    return learnt(make().fit(X, sample_weight=w))
+
+
+def function(result):
+    return dict(zip(("centers", "labels", "inertia"), result, strict=False))
+
+
+def in_halves(make, X, w):
+    half = (X.shape[0] if getattr(X, "shape", ()) else len(X)) // 2
+    return learnt(make().fit_batches([X[:half], X[half:]]))
+
+
+def with_checkpoint(make, X, w):
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as folder:
+        return learnt(mk.Checkpoint(Path(folder, "c")).fit(make(), X, sample_weight=w))
+
+
+def written(write, name, model, X):
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as folder:
+        write(model, X, Path(folder, "a.npy"))
+        return {name: np.load(Path(folder, "a.npy"))}
+
+
+class Door(NamedTuple):
+    """A way in, of estimators that are not fitted yet, or of fitted ones that are asked."""
+
+    name: str
+    arms: tuple
+    ours: Callable[[Any, Any, Any], dict]
+    theirs: Callable[[Any, Any, Any], dict]
+    asks: bool = False
+    weighted: bool = False
+
+
+def door(name, arms, ours, theirs=None, **kind):
+    return Door(name, arms, ours, theirs or ours, **kind)
+
+
+FITS = (
+    door("fit", EVERY, fit, weighted=True),
+    door(
+        "fit_predict",
+        CLUSTERERS,
+        lambda make, X, w: {"labels": make().fit_predict(X, sample_weight=w)},
+        weighted=True,
+    ),
+    door(
+        "fit_transform",
+        CLUSTERERS,
+        lambda make, X, w: {"distances": make().fit_transform(X, sample_weight=w)},
+        weighted=True,
+    ),
+    door(
+        "partial_fit",
+        (MINIBATCH,),
+        lambda make, X, w: learnt(
+            make().partial_fit(X, sample_weight=w).partial_fit(X, sample_weight=w)
+        ),
+        weighted=True,
+    ),
+    door("fit_batches", (KMEANS, COSINE), in_halves, fit),
+    door("Checkpoint.fit", (KMEANS, COSINE), with_checkpoint, fit, weighted=True),
+    door(
+        "k_means",
+        (KMEANS,),
+        lambda make, X, w: function(
+            mk.k_means(X, K, sample_weight=w, n_init=2, random_state=0, device="cpu")
+        ),
+        lambda make, X, w: function(
+            cluster.k_means(X, K, sample_weight=w, n_init=2, random_state=0)
+        ),
+        weighted=True,
+    ),
+    door(
+        "kmeans_plusplus",
+        (KMEANS,),
+        lambda make, X, w: function(
+            mk.kmeans_plusplus(X, K, sample_weight=w, random_state=0, device="cpu")
+        ),
+        lambda make, X, w: function(cluster.kmeans_plusplus(X, K, sample_weight=w, random_state=0)),
+        weighted=True,
+    ),
+)
+ASKS = (
+    door("predict", EVERY, lambda model, X, w: {"labels": model.predict(X)}, asks=True),
+    door(
+        "predict_proba",
+        (CLASSIFIER,),
+        lambda model, X, w: {"shares": model.predict_proba(X)},
+        asks=True,
+    ),
+    door("transform", CLUSTERERS, lambda model, X, w: {"distances": model.transform(X)}, asks=True),
+    door(
+        "score",
+        CLUSTERERS,
+        lambda model, X, w: {"inertia": model.score(X, sample_weight=w)},
+        asks=True,
+        weighted=True,
+    ),
+    door(
+        "predict_to",
+        CLUSTERERS,
+        lambda model, X, w: written(mk.predict_to, "labels", model, X),
+        lambda model, X, w: {"labels": model.predict(X)},
+        asks=True,
+    ),
+    door(
+        "transform_to",
+        CLUSTERERS,
+        lambda model, X, w: written(mk.transform_to, "distances", model, X),
+        lambda model, X, w: {"distances": model.transform(X)},
+        asks=True,
+    ),
+)
+DOORS = FITS + ASKS
+
+
+def through(doors, X, plain=None, *, seen=None, weights=None, plain_weights=None, arms=EVERY):
+    """Every door and estimator: (door, arm, our call with X, outcome of theirs with `plain`).
+
+    Those that are asked were fitted on `seen`, by default the rows that they are asked about.
+    """
+    plain = X if plain is None else plain
+    plain_weights = weights if plain_weights is None else plain_weights
+    for way in doors:
+        for one in way.arms:
+            if one not in arms:
+                continue
+            theirs = one.theirs
+            ours = one.ours
+            if way.asks:
+                ours = functools.partial(fitted, one, True, X if seen is None else seen)
+                theirs = functools.partial(fitted, one, False, plain if seen is None else seen)
+            call = functools.partial(passed, way.asks, way.ours, ours, X, weights)
+            answer = functools.partial(passed, way.asks, way.theirs, theirs, plain, plain_weights)
+            yield (
+                way,
+                one,
+                call,
+                remembered((way.name, one.name), answer, plain, seen, plain_weights),
+            )
+
+
+def passed(asks, use, source, X, weights):
+    return use(source() if asks else source, X, weights)
+
+
+_outcomes: dict = {}
+_models: dict = {}
+
+
+def remembered(names, answer, *inputs):
+    """Outcome of their call, which is the same for the same rows."""
+    marks = [mark(rows) for rows in inputs]
+    if any(one is None for one, rows in zip(marks, inputs, strict=True) if rows is not None):
+        return tried(answer)
+    key = (*names, *marks)
+    if key not in _outcomes:
+        _outcomes[key] = tried(answer)
+    return _outcomes[key]
+
+
+def fitted(one, of_ours, rows):
+    """An estimator that was fitted on some rows."""
+    make = one.ours if of_ours else one.theirs
+    if mark(rows) is None:
+        return make().fit(rows)
+    key = one.name, of_ours, mark(rows)
+    if key not in _models:
+        _models[key] = make().fit(rows)
+    return _models[key]
+
+
+def mark(rows):
+    """What tells an array of numbers from others; None for anything else."""
+    if not isinstance(rows, np.ndarray) or rows.dtype.hasobject:
+        return None
+    return rows.shape, rows.dtype.str, rows.tobytes()
+
+
+def name_of(door, arm):
+    return f"{arm.name}.{door.name}" if arm.name not in door.name else door.name
+
+
+def blobs(rng, n=24, d=3):
+    """Whole numbers from 0 to 63 in three heaps, so that rounding decides no label."""
+    middles = np.array([[10, 12, 50], [50, 30, 10], [20, 52, 14]])
+    repeated = np.tile(middles, (1, d // 3 + 1))[:, :d]
+    heap = rng.permutation(np.arange(n) % 3)
+    return (repeated[heap] + rng.integers(-9, 10, (n, d))).astype(np.float64)
+
+
+def some(table, quick, step):
+    """Of a table all, or one entry of so many."""
+    if isinstance(table, dict):
+        return dict(some(table.items(), quick, step))
+    return list(table)[:: step if quick else 1]
