@@ -168,10 +168,10 @@ class ClusterClassifier(ClassifierMixin, BaseEstimator):
         """
         estimator = KMeans() if self.estimator is None else self.estimator
         X = as_numpy(X)
-        _, y = validate_data(self, X, as_numpy(y), accept_sparse="csr", dtype=None)
+        rows, y = validate_data(self, X, as_numpy(y), accept_sparse="csr", dtype=None)
         check_classification_targets(y)
         self.classes_, encoded = np.unique(y, return_inverse=True)
-        weights, passed_on = checked_weights(sample_weight, X), {}
+        weights, passed_on = checked_weights(sample_weight, rows), {}
         if weights is not None:
             passed_on = {"sample_weight": weights}
         self.estimator_ = clone(estimator).fit(X, **passed_on)
