@@ -386,7 +386,8 @@ default="k-means++"
             )
             if moved and self.verbose:
                 print(f"[MiniBatchKMeans] Reassigning {moved} cluster centers.")
-        return centers.astype(dtype).astype(np.float64), checked_inertia(value)
+        checked_inertia(value if np.isfinite(centers).all() else np.inf)
+        return centers.astype(dtype).astype(np.float64), value
 
 
 def _rows_at(X: Any, index: Index) -> Any:

@@ -364,10 +364,11 @@ def test_the_largest_numbers_are_no_warning_of_numpy(device):
 def test_batches_are_whatever_fit_takes(device):
     frame = pd.DataFrame({"a": [1.0, 2.0, 9.0], "b": [3.0, 4.0, 8.0]})
     expected = KMeans(2, random_state=0, device=device).fit(frame.to_numpy())
-    for batch in (frame.astype("Int64"), frame.astype("Float32"), frame.to_numpy().tolist()):
+    as_sparse = sparse.csr_array(frame.to_numpy())
+    for batch in (frame.astype("Int64"), frame.astype("Float32"), frame.values.tolist(), as_sparse):
         found = KMeans(2, random_state=0, device=device).fit_batches([batch])
         np.testing.assert_array_equal(found.labels_, expected.labels_)
-    for wrong in (sparse.csr_array(frame.to_numpy()), [[1, 2], [3]], [["a", "b"]]):
+    for wrong in ([[1, 2], [3]], [["a", "b"]], [[1 + 2j]]):
         with pytest.raises(DatasetError, match=r"Batch 0 \(counted from 0\) (is no array|holds)"):
             KMeans(2, device=device).fit_batches([wrong])
     for far in (np.inf, -np.inf):

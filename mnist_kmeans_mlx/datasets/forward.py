@@ -209,13 +209,14 @@ def _batch(number: int, batch: Any) -> Array:
         try:
             # Also of data frames whose columns NumPy would hold as objects.
             rows = check_array(
-                as_numpy(batch), dtype=None, ensure_all_finite=False, allow_nd=True,
-                ensure_2d=False, ensure_min_samples=0, ensure_min_features=0,
+                as_numpy(batch), accept_sparse="csr", dtype=None, ensure_all_finite=False,
+                allow_nd=True, ensure_2d=False, ensure_min_samples=0, ensure_min_features=0,
             )  # fmt: skip
         except (TypeError, ValueError) as error:
             raise Fault(
                 f"is no array of numbers ({brief(str(error).partition(chr(10))[0])})"
             ) from error
+        rows = rows.toarray() if hasattr(rows, "toarray") else rows
         rows = rows.reshape(matrix_shape(rows.shape))
         if rows.dtype.kind not in "biuf" or rows.dtype.itemsize > 8:
             raise Fault(f"holds {rows.dtype}, not real numbers of up to 64 bits")

@@ -37,6 +37,8 @@ HOST_BLOCK = 4 << 20
 # whether it is where most are, rather than more than so many times farther off than these reach.
 SAMPLE, SAMPLE_BYTES = 4096, 16 << 20
 FEW, DISTANT = 64, 1024
+# Rows of a smaller scale may be farther apart than float64 goes.
+SMALLEST = 2.0**-1020
 
 
 class Points:
@@ -504,8 +506,12 @@ class Points:
         """Squared distances of rows, each to its own or all to the same centre."""
         difference = self.raw(index)
         with np.errstate(over="ignore"):  # of given centres far off
-            difference -= centers
-            difference *= self.scale
+            if self.scale < SMALLEST:  # differences of the largest numbers are larger still
+                difference *= self.scale
+                difference -= centers * self.scale
+            else:
+                difference -= centers
+                difference *= self.scale
             # NumPy sums pairwise in the same order on every processor; einsum does not.
             squared: Float64 = np.square(difference, out=difference).sum(axis=1)
         return squared
