@@ -343,6 +343,18 @@ def test_one_far_row_costs_the_others_no_digits(far, algorithm, device):
     assert model.n_iter_ == n_iter
 
 
+@pytest.mark.parametrize("wide", [1e3, 1e12, 1e20, 1e60])
+def test_a_wide_feature_costs_the_others_no_digits(wide, device):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(600, 3)) * [wide, 1, 1e-3] + np.array(
+        [[9 * wide, 5, 7], [0, 5, 7]] * 300
+    )
+    labels, _, centers, _ = oracle.kmeans(rows, rows[:4])
+    model = KMeans(4, init=rows[:4], n_init=1, device=device).fit(rows)
+    np.testing.assert_array_equal(model.labels_, labels)
+    np.testing.assert_allclose(model.cluster_centers_, centers, rtol=1e-10)
+
+
 @pytest.mark.parametrize("far", [1e20, 1e100, 1e150])
 def test_seeds_of_the_others_are_those_without_the_far_one(far, device):
     # Once it is chosen, as it is first of all, the others are drawn among as if it were not there.

@@ -34,7 +34,7 @@ EXACT_FLOAT32 = 1 << 24
 # Bytes of float64 rows that a core works on at once: they stay in its cache.
 HOST_BLOCK = 4 << 20
 # Rows from which the origin is found, in as many bytes at most; and a few of them that tell
-# whether it is where most are, rather than more than so many times farther off than these reach.
+# whether it is where most are, rather than more than so many times farther off than most reach.
 SAMPLE, SAMPLE_BYTES = 4096, 16 << 20
 FEW, DISTANT = 64, 1024
 # Rows of a smaller scale may be farther apart than float64 goes.
@@ -84,7 +84,7 @@ class Points:
     limit : float
         Upper bound of the absolute values of the moved and scaled rows.
     depth : float
-        How many binary digits a usual one of these lies below `limit`.
+        How many binary digits usual numbers lie below `limit`, in the narrowest feature.
     integer : bool
         Whether float32 holds the moved rows exactly, as whole numbers.
     products_are_exact : bool
@@ -523,19 +523,18 @@ class Points:
 
 
 def _middle(sample: Float64) -> tuple[Float64, float]:
-    """Where most rows of a sample are about, and how far from there a usual one reaches.
+    """Where most rows of a sample are about, and the least that a usual one reaches from there.
 
-    The mean, unless a few rows are so far off that the others lie nowhere near it.
+    In each feature the mean, unless a few rows are so far off that the others lie nowhere near it.
     """
     few = sample[:: -(-len(sample) // FEW)]
     median = np.sort(few, axis=0)[len(few) // 2]
     with np.errstate(over="ignore", invalid="ignore"):
-        reach = np.abs(few - median).max(axis=1)
-        reach = np.sort(reach[(reach > 0) & np.isfinite(reach)])
-        usual = float(reach[len(reach) // 2]) if len(reach) else 0.0
+        reach = np.sort(np.abs(few - median), axis=0)[3 * len(few) // 4]
+        reach[~np.isfinite(reach)] = 0
         mean = sample.mean(axis=0)
-        near = bool((np.abs(mean - median) <= DISTANT * usual).all())
-    return mean if near else median, usual
+        near = np.abs(mean - median) <= np.where(reach > 0, DISTANT * reach, reach.max())
+    return np.where(near, mean, median), float(reach[reach > 0].min(initial=reach.max()))
 
 
 def _reach(low: Float64, high: Float64, origin: Float64) -> float:
