@@ -70,14 +70,17 @@ def on_threads(method: Method) -> Method:
 
 
 def all_or_nothing(method: Method) -> Method:
-    """Leave the estimator as it was where a method that fits it fails."""
+    """Leave the estimator as it was where a method that fits it fails, unless by Ctrl-C.
+
+    A `Checkpoint` fits what was interrupted with as much as was reached.
+    """
 
     @wraps(method)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         before = vars(self).copy()
         try:
             return method(self, *args, **kwargs)
-        except BaseException:
+        except Exception:
             vars(self).clear()
             vars(self).update(before)
             raise

@@ -169,6 +169,7 @@ def test_an_interrupt_leaves_the_best_so_far(rows, path, make):
     assert estimator.n_iter_ == 3
     assert_array_equal(estimator.predict(rows), estimator.labels_)
     assert estimator.inertia_ == pytest.approx(-estimator.score(rows))
+    assert estimator.n_features_in_ == rows.shape[1]
 
     first = make(n_init=1).fit(rows)
     while read_record(path).standing.restart < 1:
