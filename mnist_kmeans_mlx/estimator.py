@@ -35,7 +35,7 @@ from mnist_kmeans_mlx.distributed import Group, current
 from mnist_kmeans_mlx.engine import seeding, sphere, together
 from mnist_kmeans_mlx.engine.assignment import bounds_bytes
 from mnist_kmeans_mlx.engine.lloyd import NO_LABELS, Observer, Run, State, lloyd
-from mnist_kmeans_mlx.engine.points import Float64, Points
+from mnist_kmeans_mlx.engine.points import Float64, Points, Stage, unwatched
 from mnist_kmeans_mlx.engine.restarts import Restarts, Standing, Start
 from mnist_kmeans_mlx.memory import is_source, plan
 from mnist_kmeans_mlx.progress import History, announce_end, announcer
@@ -227,8 +227,9 @@ n_features), default="k-means++"
         *,
         keeper: Keeper | None = None,
         history: History | None = None,
+        stage: Stage = unwatched,
     ) -> Self:
-        """`fit`, in sight of what keeps how far it has come and what collects its inertia."""
+        """`fit`, in sight of what keeps how far it has come, collects its inertia, times stages."""
         device, group = devices.resolve(self.device), current()
         X = self._validate_rows(X, reset=True)
         self._check_number(int(group.sum(X.shape[0])))
@@ -239,7 +240,7 @@ n_features), default="k-means++"
         random_state = self._shared(group, X, init, weights)
         project = sphere.unit_centers if self.metric == "cosine" else None
 
-        points = self._points(X, device, weights, group)
+        points = self._points(X, device, weights, group, stage)
         checked_inertia(points.squared(points.norm_sq))  # which is no less
         tol = self.tol * points.mean_variance
         if callable(init) and is_source(points.rows):
@@ -343,8 +344,22 @@ n_features), default="k-means++"
             if knows_nearest:
                 labels = np.empty(points.n, dtype=np.int32)
                 options = {"nearest": labels}
-            centers = self._seed(points, init, k, source, mean, **options)
+            with points.stage("seeding"):
+                centers = self._seed(points, init, k, source, mean, **options)
             return State.first(centers if project is None else project(centers), labels)
+
+        ready: dict[int, tuple[Start, Any]] = {}
+        if at.state is not None:
+            ready[at.restart] = at.state, random_state.get_state(legacy=False)
+        left = range(at.restart + len(ready), self._n_init)
+        if knows_nearest and together.pays(points, k, len(left)):
+            drawn = [
+                (seeding.split(random_state, k), random_state.get_state(legacy=False)) for _ in left
+            ]
+            with points.stage("seeding"):
+                found = together.plus_plus(points, k, [source for source, _ in drawn])
+            for restart, (_, position), (rows, labels) in zip(left, drawn, found, strict=True):
+                ready[restart] = State.first(points.pick(rows), labels), position
 
         def seed(restart: int) -> tuple[Start, Any]:
             if restart in ready:
@@ -357,20 +372,11 @@ n_features), default="k-means++"
                 start = begin(random_state)
             return start, random_state.get_state(legacy=False)
 
-        ready: dict[int, tuple[Start, Any]] = {}
-        if at.state is not None:
-            ready[at.restart] = at.state, random_state.get_state(legacy=False)
-        left = range(at.restart + len(ready), self._n_init)
-        if knows_nearest and together.pays(points, k, len(left)):
-            drawn = [
-                (seeding.split(random_state, k), random_state.get_state(legacy=False)) for _ in left
-            ]
-            found = together.plus_plus(points, k, [source for source, _ in drawn])
-            for restart, (_, position), (rows, labels) in zip(left, drawn, found, strict=True):
-                ready[restart] = State.first(points.pick(rows), labels), position
         return seed
 
-    def _points(self, X: Any, device: Device, weights: Float64 | None, group: Group) -> Points:
+    def _points(
+        self, X: Any, device: Device, weights: Float64 | None, group: Group, stage: Stage
+    ) -> Points:
         """The rows, held as far as memory goes."""
         chosen = plan(X, self.n_clusters, device, self.memory)
         rows = X
@@ -381,7 +387,7 @@ n_features), default="k-means++"
             rows = from_memmap(X) or X
         try:
             measured = self._measured(rows, chosen.keep)
-            return Points(measured, device, weights, group, chosen.keep, chosen.spare)
+            return Points(measured, device, weights, group, chosen.keep, chosen.spare, stage)
         except ValueError:
             if is_source(X):
                 check_finite(X)  # says where

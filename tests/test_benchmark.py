@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ import oracle
 import pytest
 from sklearn.cluster import KMeans
 
+from mnist_kmeans_mlx import estimator
 from mnist_kmeans_mlx.benchmark import ARMS, REFERENCE, BenchmarkError, choose_arms, flow, process
 from mnist_kmeans_mlx.benchmark.clock import Stopwatch
 from mnist_kmeans_mlx.benchmark.judge import Answer, Judge, sse
@@ -62,11 +64,29 @@ def test_a_stopwatch_counts_all_time_once(monkeypatch):
     now += 2
     watch.switch("a")
     now += 4
-    watch.rename("c")
+    with watch.stage("c"):
+        now += 16
     watch.switch(None)
     now += 8
     watch.switch("a")
-    assert watch.seconds == {"a": 1.5, "b": 2.5, "c": 4.5}
+    assert watch.seconds == {"a": 1.5 + 4.5 + 0.5, "b": 2.5, "c": 16.5}
+
+
+def test_the_engine_tells_its_stages(device):
+    told = []
+
+    @contextmanager
+    def stage(name):
+        told.append(name)
+        yield
+        told.append(f"end of {name}")
+
+    rows = np.random.default_rng(0).normal(size=(200, 3))
+    model = estimator.KMeans(4, n_init=1, random_state=0, device=device)
+    model._fit(rows, stage=stage)
+    names = [name for name in told if "upload" not in name]
+    assert names[::2] == ["seeding", "iterations", "final"]
+    assert names[1::2] == [f"end of {name}" for name in names[::2]]
 
 
 def test_a_spread_is_median_least_and_most():

@@ -132,45 +132,46 @@ def lloyd(
     if not isinstance(start, State):
         start = State.first(start)
     k, known = len(start.centers), start.labels is not NO_LABELS
-    assign = make_assignment(points, k, algorithm, settled=known)
-    average = Centroids(points, k)
-    labels = np.full(points.n, -1, dtype=np.int32)
-    if start.n_iter > 0:
-        labels = assign(Codebook(points, start.previous))
-        average.update(labels)
     previous, centers = start.previous, start.centers.astype(dtype).astype(np.float64)
     n_iter, converged, shift = start.n_iter, start.converged, start.shift
     rechecked = start.rechecked
 
-    while not converged and n_iter < max_iter:
-        before = labels
-        labels = start.labels if n_iter == 0 and known else assign(Codebook(points, centers))
-        means = average(labels, centers)
-        if project is not None:
-            means = project(means)
-        previous, centers = centers, means.astype(dtype).astype(np.float64)
-        n_iter += 1
-        changed = np.count_nonzero(labels != before)
-        changed, doubts = group.sum([changed, assign.rechecked]).tolist()
-        rechecked = start.rechecked + doubts
-        if changed == 0:
-            converged = "strict"
-        else:
-            with np.errstate(over="ignore"):  # from given centres far off
-                shift = float(np.sum(np.square((centers - previous) * points.scale)))
-            converged = "tol" if shift <= tol else ""
-        if observe is not None:
-            sums, counts = average.sums, average.counts
-            observe(
-                State(n_iter, labels, sums, counts, previous, centers, converged, shift, rechecked)
-            )
-    if converged != "strict" or not np.array_equal(centers, previous):
-        labels = assign(Codebook(points, centers))
-        average.update(labels)
-        rechecked = start.rechecked + int(group.sum(assign.rechecked))
+    with points.stage("iterations"):
+        assign = make_assignment(points, k, algorithm, settled=known)
+        average = Centroids(points, k)
+        labels = np.full(points.n, -1, dtype=np.int32)
+        if n_iter > 0:
+            labels = assign(Codebook(points, previous))
+            average.update(labels)
+        while not converged and n_iter < max_iter:
+            before = labels
+            labels = start.labels if n_iter == 0 and known else assign(Codebook(points, centers))
+            means = average(labels, centers)
+            if project is not None:
+                means = project(means)
+            previous, centers = centers, means.astype(dtype).astype(np.float64)
+            n_iter += 1
+            changed = np.count_nonzero(labels != before)
+            changed, doubts = group.sum([changed, assign.rechecked]).tolist()
+            rechecked = start.rechecked + doubts
+            if changed == 0:
+                converged = "strict"
+            else:
+                with np.errstate(over="ignore"):  # from given centres far off
+                    shift = float(np.sum(np.square((centers - previous) * points.scale)))
+                converged = "tol" if shift <= tol else ""
+            if observe is not None:
+                found = labels, average.sums, average.counts
+                observe(State(n_iter, *found, previous, centers, converged, shift, rechecked))
+    with points.stage("final"):
+        if converged != "strict" or not np.array_equal(centers, previous):
+            labels = assign(Codebook(points, centers))
+            average.update(labels)
+            rechecked = start.rechecked + int(group.sum(assign.rechecked))
+        cost = average.inertia(labels, centers)
     return Run(
         labels=labels,
-        inertia=average.inertia(labels, centers),
+        inertia=cost,
         centers=centers,
         n_iter=n_iter,
         converged=converged,

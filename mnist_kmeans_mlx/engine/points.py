@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, reduce
 from typing import Any
 
@@ -41,6 +42,14 @@ FEW, DISTANT = 64, 1024
 SMALLEST = 2.0**-1020
 
 
+Stage = Callable[[str], AbstractContextManager[None]]
+
+
+def unwatched(stage: str) -> AbstractContextManager[None]:
+    """A stage that nobody wants to know of."""
+    return nullcontext()
+
+
 class Points:
     """Rows to cluster.
 
@@ -68,6 +77,9 @@ class Points:
         pass makes them anew.
     spare : int, optional
         Bytes that bounds may take; a quarter of the machine's memory if None.
+    stage : callable, optional
+        ``stage(name)`` is a context that is entered for as long as a stage of the fit lasts, by
+        whoever has the rows: "upload", "seeding", "iterations", "final".
 
     Attributes
     ----------
@@ -99,8 +111,10 @@ class Points:
         group: Group = ALONE,
         keep: bool = True,
         spare: int | None = None,
+        stage: Stage = unwatched,
     ) -> None:
         self.rows = rows
+        self.stage = stage
         self.device, self.host = device, device.host
         self.weights = weights
         self.group = group
@@ -251,7 +265,7 @@ class Points:
     @cached_property
     def array(self) -> mx.array:
         """Moved and scaled rows ``(n, d)`` on the device, float32."""
-        with mx.stream(self.device.mlx):
+        with self.stage("upload"), mx.stream(self.device.mlx):
             array = self._sent(slice(None))
             mx.eval(array)
         if self.device.kind != "cpu":
