@@ -28,7 +28,8 @@ from pathlib import Path
 import numpy as np
 
 from mnist_kmeans_mlx.datasets import load_mnist
-from mnist_kmeans_mlx.memory import PROCESS_BYTES, ROW_BYTES
+from mnist_kmeans_mlx.device import resolve
+from mnist_kmeans_mlx.memory import PROCESS_BYTES, ROW_BYTES, centers_bytes
 from mnist_kmeans_mlx.persistence import load_model
 
 ROOT = Path(__file__).parent.parent
@@ -86,12 +87,13 @@ def same(a, b):
 
 def compare(folder, rows, clusters, sizes):
     """Fit in all ways; returns how many were not as in one process."""
-    little = PROCESS_BYTES + rows.shape[0] * ROW_BYTES + 1_000_000
-    wrong = 0
+    (n, d), wrong = rows.shape, 0
     print(f"{'K':>4}  {'rows':12}{'ranks':>6}{'seconds':>9}  result")
     for k in clusters:
         reference = folder / f"reference-{k}"
         words = ["--data", folder / "rows.npy", "-k", k, "--seed", 0]
+        centers = centers_bytes(k, d, resolve("cpu"))
+        little = PROCESS_BYTES + n * ROW_BYTES + centers + 1_000_000
         for held, memory in (("in memory", "auto"), ("in a file", little)):
             for size in sizes:
                 first = not reference.exists()
