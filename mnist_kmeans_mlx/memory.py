@@ -9,6 +9,7 @@ from typing import Any
 from scipy.sparse import issparse
 
 from mnist_kmeans_mlx.device import Device
+from mnist_kmeans_mlx.engine.centroids import SPLIT_BYTES
 from mnist_kmeans_mlx.system import free_bytes
 
 # What a fit holds of each row at its worst, besides the row itself and its weight: the norm, in
@@ -19,9 +20,9 @@ ROW_BYTES = 52
 # The interpreter, MLX, scikit-learn, blocks of rows that are read and worked on.
 PROCESS_BYTES = 400_000_000
 # How often a fit holds centres or sums of clusters in float64: those of this step and the last, of
-# the rows' frame and of the units they are summed in; and each thread those of what it sums, and
-# of twice as many rows in a few forms.
-CENTERS, CENTERS_OF_THREAD = 12, 12
+# the rows' frame and of the units they are summed in; and each thread those of what it sums. In
+# how many forms it has the rows that it sums.
+CENTERS, CENTERS_OF_THREAD, FORMS = 12, 4, 4
 
 _UNITS = {"": 1, "b": 1}
 _UNITS |= {f"{prefix}b": 1000**power for power, prefix in enumerate("kmgt", 1)}
@@ -121,8 +122,9 @@ def plan(rows: Any, n_clusters: int, device: Device, memory: int | str) -> Plan:
 
 def centers_bytes(n_clusters: int, d: int, device: Device) -> int:
     """What a fit holds of centres and of sums of clusters."""
-    copies = CENTERS + CENTERS_OF_THREAD * device.host.workers
-    return 8 * n_clusters * d * copies
+    threads, each = device.host.workers, 8 * n_clusters * d
+    rows = FORMS * min(2 * each, SPLIT_BYTES)
+    return CENTERS * each + threads * (CENTERS_OF_THREAD * each + rows)
 
 
 def check_free(nbytes: int, what: str) -> None:

@@ -13,6 +13,8 @@ from mnist_kmeans_mlx.engine.points import Float64, Index, Labels, Points
 
 # Share of the rows' squared norms that inertia must be for their difference to be exact enough.
 CANCELLED = 1 / 16
+# Bytes of float64 rows that are split at once where sums are large too.
+SPLIT_BYTES = 16 << 20
 # With fewer rows in a part, it would take as long to add its sums as to make them.
 FEWEST_SUMMED = 1 << 10
 
@@ -106,7 +108,7 @@ class Centroids:
         device, most = points.host, None
         if points.weights is not None or points.exact_sum_rows < FEWEST_SUMMED:
             # What rows are split into stays in cache, unless sums are as large.
-            most = max(points.host_step, 2 * self.k)
+            most = max(points.host_step, min(2 * self.k, SPLIT_BYTES // (8 * points.d)))
         elif points.device.kind != "cpu":
             # A GPU multiplies faster than it scatters; the one-hot matrix of a CPU stays sparse.
             device, sum_part, most = points.device, self._sum_on_device, points.exact_sum_rows
