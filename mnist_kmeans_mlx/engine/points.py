@@ -6,7 +6,7 @@ import hashlib
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property, reduce
+from functools import cached_property
 from typing import Any
 
 import mlx.core as mx
@@ -327,18 +327,20 @@ class Points:
         return self.sketch(k) if self.turning_width(k) and k < TURNING_WIDTH else None
 
     def _folded(self, function: Callable[[slice], Any], combine: Callable[[Any, Any], Any]) -> Any:
-        """What `function` says of all parts of the rows, combined in any order.
+        """What `function` says of all parts of the rows, in turn, combined in any order.
 
-        A few tasks of many parts each: with wide rows what is said of all would be as large as
-        these.
+        As it comes: with wide rows what is said of all parts would be as large as these.
         """
-        parts = self.host_parts()
-        tasks = [parts[first :: 4 * self.host.workers] for first in range(4 * self.host.workers)]
+        lock = threading.Lock()
+        total: list[Any] = []
 
-        def fold(task: list[slice]) -> Any:
-            return reduce(combine, map(function, task))
+        def fold(part: slice) -> None:
+            found = function(part)
+            with lock:
+                total[:] = [combine(total[0], found) if total else found]
 
-        return reduce(combine, self.host.map(fold, filter(None, tasks)))
+        self.host.map(fold, self.host_parts())
+        return total[0]
 
     # Rows
 
