@@ -96,8 +96,8 @@ class Nearest:
                 label[doubtful] = decide_pairs(some, row, self.centers, center)
             labels[part] = label
 
-        if n <= self._step:
-            decide(slice(0, n))
+        if n <= self._step and self.device.is_host:
+            decide(slice(0, n))  # to wake threads takes longer than a few rows
         else:
             self.device.map(decide, slices(n, self._step))
         return labels
