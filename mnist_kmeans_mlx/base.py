@@ -37,7 +37,7 @@ from mnist_kmeans_mlx import device as devices
 from mnist_kmeans_mlx.arrays import as_numpy
 from mnist_kmeans_mlx.datasets.sources import open_rows
 from mnist_kmeans_mlx.distributed import current
-from mnist_kmeans_mlx.engine import lots, seeding, sphere
+from mnist_kmeans_mlx.engine import sampling, seeding, sphere
 from mnist_kmeans_mlx.engine.nearest import Nearest
 from mnist_kmeans_mlx.engine.points import Float64, Points
 from mnist_kmeans_mlx.memory import centers_bytes, check_free, is_source
@@ -51,7 +51,7 @@ NARROW = (np.bool_, np.uint8, np.int8, np.uint16, np.int16, np.float16)
 SEEDING = {
     "k-means++": (seeding, "plus_plus"),
     "k-means||": (seeding, "parallel"),
-    "random": (lots, "random_rows"),
+    "random": (sampling, "random_rows"),
 }
 
 # What fitted centres are asked about goes to the device in blocks of this size.

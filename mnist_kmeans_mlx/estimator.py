@@ -32,7 +32,7 @@ from mnist_kmeans_mlx.base import (
 from mnist_kmeans_mlx.datasets.sources import Batches, check_finite, from_memmap
 from mnist_kmeans_mlx.device import Device
 from mnist_kmeans_mlx.distributed import Group, current
-from mnist_kmeans_mlx.engine import seeding, sphere, together
+from mnist_kmeans_mlx.engine import joint, seeding, sphere
 from mnist_kmeans_mlx.engine.assignment import bounds_bytes
 from mnist_kmeans_mlx.engine.lloyd import NO_LABELS, Observer, Run, State, lloyd
 from mnist_kmeans_mlx.engine.points import Float64, Points, Stage, unwatched
@@ -352,12 +352,12 @@ n_features), default="k-means++"
         if at.state is not None:
             ready[at.restart] = at.state, random_state.get_state(legacy=False)
         left = range(at.restart + len(ready), self._n_init)
-        if knows_nearest and together.pays(points, k, len(left)):
+        if knows_nearest and joint.pays(points, k, len(left)):
             drawn = [
                 (seeding.split(random_state, k), random_state.get_state(legacy=False)) for _ in left
             ]
             with points.stage("seeding"):
-                found = together.plus_plus(points, k, [source for source, _ in drawn])
+                found = joint.plus_plus(points, k, [source for source, _ in drawn])
             for restart, (_, position), (rows, labels) in zip(left, drawn, found, strict=True):
                 ready[restart] = State.first(points.pick(rows), labels), position
 

@@ -42,12 +42,12 @@ LAYERS = [
     {"threads", "arrays", "system"},
 ]
 ENGINE_LAYERS = [
-    {"engine.restarts", "engine.together"},
+    {"engine.restarts", "engine.joint"},
     {"engine.lloyd", "engine.minibatch", "engine.seeding"},
     {"engine.assignment", "engine.centroids"},
     {"engine.nearest"},
     {"engine.comparison", "engine.bounds"},
-    {"engine.distances", "engine.lots", "engine.sphere"},
+    {"engine.distances", "engine.sampling", "engine.sphere"},
     {"engine.points"},
     {"engine.exact", "engine.sketch", "engine.decision"},
 ]

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from sklearn.cluster import kmeans_plusplus
 from sklearn.utils.extmath import row_norms
 
-from mnist_kmeans_mlx.engine.lots import random_rows
 from mnist_kmeans_mlx.engine.points import Points
+from mnist_kmeans_mlx.engine.sampling import random_rows
 from mnist_kmeans_mlx.engine.seeding import plus_plus, split
 
 

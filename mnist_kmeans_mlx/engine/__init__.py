@@ -2,7 +2,8 @@
 
 Begin with `lloyd`, the loop: assign, average, stop. What it calls, from the top down:
 
-- `restarts`: the best of several runs; `seeding`, `together`, `lots`: where they start.
+- `restarts`: the best of several runs; `seeding`, `joint` (several at once) and `sampling`: where
+  they start.
 - `assignment`: the E-step, as MLX operations or on the host with bounds (`comparison`, `bounds`,
   `sketch`); `centroids`: the M-step, with empty clusters and inertia.
 - `distances`: centres as products see them, and the bound of what products lose;

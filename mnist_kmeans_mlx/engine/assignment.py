@@ -24,14 +24,14 @@ from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels, Poin
 
 # Bytes of float32 rows that a core works on at once: with their scores they stay in its cache.
 BLOCK = 4 << 20
-# With more centres, to look along scores of a row takes no longer than to compare those of a
-# centre with those of another, and a few centres are a small part of all.
+# From this many centres on, reducing scores along rows is as fast as along columns, and k // 8
+# centres are few enough to be compared first.
 MANY = 128
-# Wider rows or sketches take longer to compare with a centre than to look a bound up.
+# A comparison of rows or sketches wider than this takes longer than looking a bound up.
 WIDE = 128
-# With more centres, to compare a row with each by itself takes longer than with all at once.
+# If a row is open with more centres than this, one product with all is cheaper than single ones.
 CROWD = 8
-# What bounds to each centre and its way rarely exceed, in norms of a usual row.
+# Range of the bounds in two bytes, in multiples of the root-mean-square norm of a row.
 REACH = 4
 
 
@@ -392,7 +392,7 @@ class _Step(NamedTuple):
     drift : ndarray of shape (k,), float32
         How far each did in all steps.
     largest_drift : float32
-        What the longest ways of all steps add up to.
+        The sum over all steps of the largest drift of each.
     movers : ndarray of int
         Those that moved farthest in this one, the farthest first.
     rest_drift : float32

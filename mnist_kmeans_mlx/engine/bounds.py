@@ -7,43 +7,43 @@ import numpy.typing as npt
 
 from mnist_kmeans_mlx.engine.points import Float32, Float64, Index
 
-# Largest whole number that is kept or taken away: their difference fits into two bytes as well.
+# Largest whole number that is kept or subtracted: their difference fits into two bytes as well.
 MOST = 32_000
 
 
 class LowerBounds:
     """What is known of the distances of all rows to each centre, as the centres move.
 
-    Kept is a whole number of units, so large as if the centre had been that much farther away as
-    it has come by now; the way that it has come by then is taken away when the bound is asked for.
-    Ways are rounded up and bounds down. What is too large for two bytes is cut, and is a bound of
-    less use. Until one is kept it is zero.
+    Stores ``bound + drift`` of the time when the bound was found, in whole units. A later read
+    subtracts the drift of that time, so moving the centres writes k numbers instead of n k. Drifts
+    are rounded up and bounds down. What is too large for two bytes is clipped, which is safe and
+    only slower. A bound that was never kept is zero.
 
     Parameters
     ----------
     n, k : int
         Number of rows and of centres.
     reach : float
-        What bounds and ways together rarely exceed.
+        What a bound and the drift together rarely exceed.
     """
 
     def __init__(self, n: int, k: int, reach: float) -> None:
         # A power of two, by which to multiply rounds nothing.
         self._unit = np.float32(2.0 ** np.ceil(np.log2(max(reach / MOST, 1e-30))))
         self._kept = np.zeros((n, k), dtype=np.int16)
-        self._way = np.zeros(k, dtype=np.int16)
+        self._drift = np.zeros(k, dtype=np.int16)
 
-    def move(self, way: Float64) -> None:
-        """Let the centres have come so far, ``(k,)``, in all."""
-        self._way = np.minimum(np.ceil(way / self._unit), MOST).astype(np.int16)
+    def move(self, drift: Float64) -> None:
+        """Set how far each centre has drifted in all, ``(k,)``."""
+        self._drift = np.minimum(np.ceil(drift / self._unit), MOST).astype(np.int16)
 
     def keep(self, rows: Index, lower: Float32) -> None:
         """Keep bounds ``(m, k)`` of rows; these are overwritten."""
-        self._kept[rows] = self._at_rest(lower, self._way)
+        self._kept[rows] = self._at_rest(lower, self._drift)
 
     def keep_some(self, rows: Index, centers: Index, lower: Float32) -> None:
         """Keep bounds ``(m,)`` of pairs of a row and a centre; these are overwritten."""
-        self._kept[rows, centers] = self._at_rest(lower, self._way[centers])
+        self._kept[rows, centers] = self._at_rest(lower, self._drift[centers])
 
     def drop(self, rows: Index) -> None:
         """Forget those of some rows."""
@@ -52,14 +52,14 @@ class LowerBounds:
     def nearest(self, rows: Index) -> Float32:
         """The smallest bound of each of some rows, ``(m,)``."""
         bounds = np.take(self._kept, rows, axis=0)
-        bounds -= self._way
+        bounds -= self._drift
         nearest: Float32 = bounds.min(axis=1) * self._unit
         return nearest
 
-    def _at_rest(self, lower: Float32, way: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
-        """Bounds as they are kept."""
+    def _at_rest(self, lower: Float32, drift: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+        """Bounds in units, as they are kept."""
         lower *= 1 / self._unit
-        # By one, because ways that were rounded up differ by up to one too little, and by one more
-        # for the rounding of this very sum.
-        lower += way.astype(np.float32) - 2
+        # Less 1, for two drifts that are rounded up may differ by a unit too little, and 1 more for
+        # the rounding of this sum.
+        lower += drift.astype(np.float32) - 2
         return np.minimum(lower, MOST, out=lower).astype(np.int16)

@@ -14,8 +14,8 @@ from mnist_kmeans_mlx.engine.assignment import FullAssignment
 from mnist_kmeans_mlx.engine.comparison import Comparison
 from mnist_kmeans_mlx.engine.distances import Codebook
 from mnist_kmeans_mlx.engine.exact import BLOCK, Exact, joined
-from mnist_kmeans_mlx.engine.lots import Lots, first_row
 from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels, Points
+from mnist_kmeans_mlx.engine.sampling import WeightedSampling, first_row
 from mnist_kmeans_mlx.engine.sketch import Sketch
 
 # Rounds of k-means||, and how many rows each draws for every centre.
@@ -186,11 +186,13 @@ def plus_plus(
     points.host.map(measure, points.host_parts())
     exact, sketch = exact_distances(points), points.sketch(k)
     for step in range(1, k):
-        lots = Lots(points, exact, closest if weights is None else closest * weights)
-        draws = random_state.uniform(size=trials) * joined(lots.sums)
-        drawn = lots.find(draws)
+        sampling = WeightedSampling(
+            points, exact, closest if weights is None else closest * weights
+        )
+        draws = random_state.uniform(size=trials) * joined(sampling.sums)
+        drawn = sampling.find(draws)
         candidates = _Candidates(points, exact, closest, points.pick(drawn), sketch)
-        best, gains = candidates.best(lots.sums)
+        best, gains = candidates.best(sampling.sums)
         chosen[step] = drawn[best]
         for rows, distances, _ in gains:
             closest[rows] = distances

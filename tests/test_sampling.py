@@ -5,8 +5,8 @@ import oracle
 
 from mnist_kmeans_mlx.device import resolve
 from mnist_kmeans_mlx.engine.exact import Exact, joined
-from mnist_kmeans_mlx.engine.lots import Lots, random_rows
 from mnist_kmeans_mlx.engine.points import Points
+from mnist_kmeans_mlx.engine.sampling import WeightedSampling, random_rows
 
 
 def test_finds_where_the_running_sum_reaches_a_draw(device):
@@ -14,13 +14,13 @@ def test_finds_where_the_running_sum_reaches_a_draw(device):
     n = 100_000
     shares = rng.integers(0, 5, n).astype(np.float64)
     points = Points(np.zeros((n, 1), dtype=np.uint8), resolve(device))
-    lots = Lots(points, Exact(5, n, whole=True), shares)
+    sampling = WeightedSampling(points, Exact(5, n, whole=True), shares)
     ends = np.cumsum(shares)
-    assert joined(lots.sums) == ends[-1]
+    assert joined(sampling.sums) == ends[-1]
     draws = np.concatenate([rng.uniform(0, ends[-1], 500), ends[::9999], [0, ends[-1]]])
-    np.testing.assert_array_equal(lots.find(draws), np.searchsorted(ends, draws))
+    np.testing.assert_array_equal(sampling.find(draws), np.searchsorted(ends, draws))
     passed = np.minimum(np.searchsorted(ends, draws, side="right"), n - 1)
-    np.testing.assert_array_equal(lots.find(draws, side="right"), passed)
+    np.testing.assert_array_equal(sampling.find(draws, side="right"), passed)
 
 
 def test_random_rows_are_different_and_sklearns(device):

@@ -1,4 +1,4 @@
-"""Draws of rows in proportion to a number of each, the same however ranks share the rows out."""
+"""Weighted sampling of rows, the same however ranks share the rows out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mnist_kmeans_mlx.engine.exact import BLOCK, Exact, joined
 from mnist_kmeans_mlx.engine.points import Float64, Index, Points
 
 
-class Lots:
+class WeightedSampling:
     """Rows to be drawn in proportion to a number of each, among all ranks.
 
     Numbers are summed exactly: a draw finds the same row however the rows are shared out.
@@ -63,9 +63,9 @@ class Lots:
 def first_row(points: Points, random_state: np.random.RandomState) -> Index:
     """Number of one row, drawn by weight, as an array."""
     weights = np.ones(points.n) if points.weights is None else points.weights
-    lots = Lots(points, points.exact(1, whole=True), weights)
+    sampling = WeightedSampling(points, points.exact(1, whole=True), weights)
     draw = np.atleast_1d(random_state.random_sample())
-    return lots.find(draw * joined(lots.sums), side="right")
+    return sampling.find(draw * joined(sampling.sums), side="right")
 
 
 def random_rows(points: Points, k: int, random_state: np.random.RandomState) -> Index:
@@ -83,9 +83,9 @@ def random_rows(points: Points, k: int, random_state: np.random.RandomState) -> 
         raise ValueError("Fewer non-zero entries in p than size")
     # As `RandomState.choice` without replacement: what was drawn twice is drawn anew.
     while len(chosen) < k:
-        lots = Lots(points, exact, shares)
-        draws = random_state.random_sample(k - len(chosen)) * joined(lots.sums)
-        found = lots.find(draws, side="right")
+        sampling = WeightedSampling(points, exact, shares)
+        draws = random_state.random_sample(k - len(chosen)) * joined(sampling.sums)
+        found = sampling.find(draws, side="right")
         _, first = np.unique(found, return_index=True)
         found = found[np.sort(first)]
         chosen = np.concatenate([chosen, found])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mnist_kmeans_mlx.device import resolve
-from mnist_kmeans_mlx.engine import together
+from mnist_kmeans_mlx.engine import joint
 from mnist_kmeans_mlx.engine.points import Points
 from mnist_kmeans_mlx.engine.seeding import plus_plus
 
@@ -21,7 +21,7 @@ def test_together_it_chooses_what_it_chooses_alone(low, high, d, weights, backen
     assert points.products_are_exact
     # Of such long rows only parts have exact products.
     assert (points.largest_norm_sq > 1 << 24) == (high == 256)
-    found = together.plus_plus(points, 15, [np.random.RandomState(seed) for seed in range(5)])
+    found = joint.plus_plus(points, 15, [np.random.RandomState(seed) for seed in range(5)])
     assert len(found) == 5
     for seed, (chosen, nearest) in enumerate(found):
         alone = np.empty(700, dtype=np.int32)
@@ -33,8 +33,8 @@ def test_together_it_chooses_what_it_chooses_alone(low, high, d, weights, backen
 def test_together_only_where_it_is_exact_and_fits():
     rows = np.random.default_rng(0).integers(0, 256, size=(500, 16)).astype(np.uint8)
     points = Points(rows, resolve("cpu"))
-    assert together.pays(points, 20, 10)
-    assert not together.pays(points, 20, 3)
+    assert joint.pays(points, 20, 10)
+    assert not joint.pays(points, 20, 3)
     points.spare = 8 * 500 * 10 * 6 - 1
-    assert not together.pays(points, 20, 10)
-    assert not together.pays(Points(rows / 255, resolve("cpu")), 20, 10)
+    assert not joint.pays(points, 20, 10)
+    assert not joint.pays(Points(rows / 255, resolve("cpu")), 20, 10)

@@ -1,4 +1,4 @@
-"""Seeds of several restarts at a time."""
+"""Joint seeding: k-means++ of several restarts, a step of all at a time."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 
 from mnist_kmeans_mlx.device import slices
 from mnist_kmeans_mlx.engine.exact import joined
-from mnist_kmeans_mlx.engine.lots import Lots, first_row
 from mnist_kmeans_mlx.engine.points import Float64, Index, Labels, Points
+from mnist_kmeans_mlx.engine.sampling import WeightedSampling, first_row
 from mnist_kmeans_mlx.engine.seeding import default_trials, exact_distances
 
 
@@ -80,8 +80,10 @@ class _Seedings:
         """Numbers ``(s, t)`` of candidates."""
         drawn, weights = [], self.points.weights
         for source, closest in zip(self.sources, self._closest, strict=True):
-            lots = Lots(self.points, self._exact, closest if weights is None else closest * weights)
-            drawn.append(lots.find(source.uniform(size=self.trials) * joined(lots.sums)))
+            sampling = WeightedSampling(
+                self.points, self._exact, closest if weights is None else closest * weights
+            )
+            drawn.append(sampling.find(source.uniform(size=self.trials) * joined(sampling.sums)))
         return np.stack(drawn)
 
     def keep_best(self, candidates: Index) -> Index:
