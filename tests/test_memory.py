@@ -12,8 +12,8 @@ from scipy import sparse
 
 from mnist_kmeans_mlx import BisectingKMeans, DatasetError, KMeans, MiniBatchKMeans, open_rows
 from mnist_kmeans_mlx.device import resolve
-from mnist_kmeans_mlx.engine.points import SAMPLE_BYTES
-from mnist_kmeans_mlx.engine.sketch import sketch_pays
+from mnist_kmeans_mlx.engine.points import SAMPLE_BYTES, Points
+from mnist_kmeans_mlx.engine.sketch import sketch_bytes, sketch_pays
 from mnist_kmeans_mlx.memory import PROCESS_BYTES, ROW_BYTES, Plan, centers_bytes, limit, plan
 
 
@@ -247,3 +247,15 @@ def test_no_sketch_where_it_takes_longer_than_it_saves():
         assert tracemalloc.get_traced_memory()[1] < 4 * 4200 * 3000 + 4 * 3000**2
     finally:
         tracemalloc.stop()
+
+
+def test_a_sketch_counts_in_what_is_left():
+    rows = np.random.default_rng(0).normal(size=(5000, 6)) @ np.ones((6, 200))
+    rows += np.arange(200)
+    taken = sketch_bytes(5000, 200)
+    for spare, made in ((taken, True), (taken - 1, False)):
+        points = Points(rows, resolve("cpu"), spare=spare)
+        assert (points.sketch(1000) is not None) == made
+    found = points.sketch(1000), Points(rows, resolve("cpu")).sketch(1000)
+    assert found[0] is None
+    assert found[1].columns.nbytes <= taken

@@ -21,6 +21,7 @@ from mnist_kmeans_mlx.engine.decision import decide_pairs
 from mnist_kmeans_mlx.engine.distances import Codebook, decide, undecided
 from mnist_kmeans_mlx.engine.nearest import Nearest
 from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels, Points
+from mnist_kmeans_mlx.engine.sketch import sketch_bytes
 
 # Bytes of float32 rows that a core works on at once: with their scores they stay in its cache.
 BLOCK = 4 << 20
@@ -58,8 +59,9 @@ def make_assignment(points: Points, k: int, algorithm: str, settled: bool = Fals
 def bounds_bytes(points: Points, k: int) -> int:
     """What a rich `BoundedAssignment` keeps of all rows."""
     each = 2 * k if _is_dear(points, k) else 0
+    shared = sketch_bytes(points.n, points.d) if points.turning_width(k) else 0
     # And label, norm and two bounds.
-    return points.n * (4 * (4 + points.turning_width(k)) + each)
+    return points.n * (4 * (4 + points.turning_width(k)) + each) + shared
 
 
 def _is_dear(points: Points, k: int) -> bool:

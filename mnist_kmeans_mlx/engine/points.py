@@ -22,6 +22,7 @@ from mnist_kmeans_mlx.engine.sketch import (
     TURNING_WIDTH,
     Sketch,
     TurningSketch,
+    sketch_bytes,
     sketch_pays,
 )
 
@@ -302,7 +303,8 @@ class Points:
 
     def sketch(self, k: int) -> Sketch | None:
         """Narrow copy of the rows, where one pays with `k` centres and may be kept."""
-        if not self.keep or not sketch_pays(self.n, self.d, k):
+        fits = sketch_bytes(self.n, self.d) <= self.spare
+        if not (self.keep and fits and sketch_pays(self.n, self.d, k)):
             return None
         return self._sketch
 

@@ -241,6 +241,11 @@ def sketch_pays(n: int, d: int, k: int) -> bool:
     return bool(min(narrow, wide) + n * d * m < n * d * k * (2 + np.log(k) + USUAL))
 
 
+def sketch_bytes(n: int, d: int) -> int:
+    """What a sketch of `n` rows takes at most."""
+    return 4 * n * (_widths(d)[-1] + 2) if _widths(d) else 0
+
+
 def _widths(d: int) -> list[int]:
     """Widths of sketches that are narrower than half of the rows."""
     return [m for m in WIDTHS if 2 * m <= d]
