@@ -17,7 +17,6 @@ from mnist_kmeans_mlx.engine.comparison import (
     two_smallest_of_pairs,
     two_smallest_with_own,
 )
-from mnist_kmeans_mlx.engine.decision import decide_pairs
 from mnist_kmeans_mlx.engine.distances import Codebook, decide, undecided
 from mnist_kmeans_mlx.engine.nearest import Nearest
 from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels, Points
@@ -97,8 +96,8 @@ class FullAssignment:
             scores = codebook.scores(points.block(part))
             labels[part], doubtful, close = undecided(scores, slope * norms[part] + constant)
             if len(doubtful) > 0:
-                rows, (row, center) = part.start + doubtful, np.nonzero(close)
-                labels[rows] = decide_pairs(points.raw(rows), row, codebook.centers, center)
+                rows = part.start + doubtful
+                labels[rows] = decide(codebook, rows, close)
             return len(doubtful)
 
         # With the rows themselves, where these are sent anew.

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, Device, host_view, product
 from mnist_kmeans_mlx.engine.decision import decide_pairs
-from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels, Points
+from mnist_kmeans_mlx.engine.points import Float64, Index, Labels, Points
 from mnist_kmeans_mlx.engine.sketch import Sketch, TurningSketch
 
 # Norm of moved centres up to which their scores are numbers of float32.
@@ -129,7 +129,7 @@ class SketchedCodebook:
         self.tolerance = slope, 1.01 * 4 * FLOAT32_ROUNDOFF * float(norms_sq.max())
 
 
-def decide(codebook: Codebook, index: Index, scores: Float32 | None = None) -> Labels:
+def decide(codebook: Codebook, index: Index, close: npt.NDArray[np.bool_] | None = None) -> Labels:
     """Nearest centres, in float64, of rows that float32 leaves in doubt.
 
     Parameters
@@ -138,8 +138,8 @@ def decide(codebook: Codebook, index: Index, scores: Float32 | None = None) -> L
         The centres.
     index : ndarray of int, shape (m,)
         The rows in doubt.
-    scores : ndarray of shape (m, k), float32, optional
-        Their scores, if they are at hand.
+    close : ndarray of bool, shape (m, k), optional
+        Which centres each may be nearest to, if that is known.
 
     Returns
     -------
@@ -152,12 +152,12 @@ def decide(codebook: Codebook, index: Index, scores: Float32 | None = None) -> L
 
     def measure(part: slice) -> None:
         rows = index[part]
-        if scores is None:
+        if close is None:
             own = product(points.float32(rows), codebook.factor.T) + codebook.constant
+            error = slope * np.sqrt(points.norms_sq[rows]) + constant
+            row, center = np.nonzero(~(own > own.min(axis=1)[:, None] + 2 * error[:, None]))
         else:
-            own = scores[part]
-        error = slope * np.sqrt(points.norms_sq[rows]) + constant
-        row, center = np.nonzero(~(own > own.min(axis=1)[:, None] + 2 * error[:, None]))
+            row, center = np.nonzero(close[part])
         labels[part] = decide_pairs(points.raw(rows), row, codebook.centers, center)
 
     points.host.map(measure, points.host.parts(len(index), max(codebook.k, points.d)))

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from mnist_kmeans_mlx.device import Device
-from mnist_kmeans_mlx.engine.nearest import Nearest
+from mnist_kmeans_mlx.engine.nearest import Nearest, dense
 from mnist_kmeans_mlx.engine.points import Float64
 
 
@@ -50,7 +50,7 @@ def step(
     by_label = sparse.csr_matrix((shares, (labels, np.arange(n))), shape=(k, n))
     total = counts + gained
     with np.errstate(over="ignore"):  # where inertia leaves float64 as well
-        sums = centers * counts[:, None] + by_label @ _dense(batch)
+        sums = centers * counts[:, None] + by_label @ dense(batch).astype(np.float64)
     found = gained > 0
     moved = centers.copy()
     moved[found] = sums[found] / total[found, None]
@@ -95,14 +95,9 @@ def reassign(
     moved = int(rare.sum())
     if moved:
         rows = random_state.choice(n, replace=False, size=moved)
-        centers[rare] = _dense(batch[rows])
+        centers[rare] = dense(batch[rows])
         counts[rare] = counts[~rare].min()
     return moved
-
-
-def _dense(rows: Any) -> Float64:
-    dense: Float64 = (rows.toarray() if sparse.issparse(rows) else rows).astype(np.float64)
-    return dense
 
 
 @dataclass

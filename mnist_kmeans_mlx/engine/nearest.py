@@ -88,7 +88,7 @@ class Nearest:
         compare = self._on_host if self.device.is_host else self._on_device
 
         def decide(part: slice) -> None:
-            block = _dense(rows[part])
+            block = dense(rows[part])
             label, doubtful, close = compare(block)
             if len(doubtful) > 0:
                 row, center = np.nonzero(close)
@@ -111,7 +111,7 @@ class Nearest:
 
         def measure(part: slice) -> None:
             with np.errstate(over="ignore"):
-                difference = _dense(rows[part]) - self.centers[labels[part]]
+                difference = dense(rows[part]) - self.centers[labels[part]]
                 costs[part] = np.square(difference, out=difference).sum(axis=1)
 
         host = self.device.host
@@ -153,7 +153,7 @@ class Nearest:
             norms_sq = np.vecdot(moved, moved)
 
         def measure(part: slice) -> None:
-            block, found = _dense(rows[part]), out[part]
+            block, found = dense(rows[part]), out[part]
             with np.errstate(over="ignore", invalid="ignore"):
                 shifted = block - origin
                 own = np.vecdot(shifted, shifted)
@@ -220,7 +220,7 @@ class Nearest:
         return label.copy(), doubtful, close
 
 
-def _dense(rows: Any) -> npt.NDArray[Any]:
+def dense(rows: Any) -> npt.NDArray[Any]:
     """Rows as an array, of the dtype that they have."""
     block: npt.NDArray[Any] = rows.toarray() if hasattr(rows, "toarray") else np.asarray(rows)
     return block
