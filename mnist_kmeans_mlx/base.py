@@ -36,23 +36,19 @@ from sklearn.utils.validation import (
 from mnist_kmeans_mlx import device as devices
 from mnist_kmeans_mlx.arrays import as_numpy
 from mnist_kmeans_mlx.datasets.sources import open_rows
+from mnist_kmeans_mlx.device import slices
 from mnist_kmeans_mlx.distributed import current
-from mnist_kmeans_mlx.engine import sampling, seeding, sphere
+from mnist_kmeans_mlx.engine import sphere
 from mnist_kmeans_mlx.engine.nearest import Nearest
-from mnist_kmeans_mlx.engine.points import Float64, Points
+from mnist_kmeans_mlx.engine.points import Float64
+from mnist_kmeans_mlx.engine.seeding import start
+from mnist_kmeans_mlx.engine.ways import Way
 from mnist_kmeans_mlx.memory import centers_bytes, check_free, is_source
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 # Kept as they come: the engine converts a block at a time, and narrow rows stay narrow.
 NARROW = (np.bool_, np.uint8, np.int8, np.uint16, np.int16, np.float16)
-
-# How the rows to start from are chosen: a function of one of these modules.
-SEEDING = {
-    "k-means++": (seeding, "plus_plus"),
-    "k-means||": (seeding, "parallel"),
-    "random": (sampling, "random_rows"),
-}
 
 # What fitted centres are asked about goes to the device in blocks of this size.
 BLOCK_BYTES = 256 << 20
@@ -98,7 +94,7 @@ class BaseKMeans(
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 (scikit-learn's protocol)
         "n_clusters": [Interval(Integral, 1, None, closed="left")],
-        "init": [StrOptions(set(SEEDING)), callable, "array-like"],
+        "init": [StrOptions(set(start.NAMES)), callable, "array-like"],
         "n_init": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
@@ -277,27 +273,29 @@ class BaseKMeans(
 
     def _seed(
         self,
-        points: Points,
+        way: Way,
         init: Any,
         n_clusters: int,
         random_state: np.random.RandomState,
         mean: Any = 0,
-        **options: Any,
-    ) -> Float64:
-        """Centres to start from; a callable `init` is shown rows that `mean` is taken from."""
+    ) -> tuple[Float64, Any | None]:
+        """Centres to start from, and labels: which is nearest to each row, where that is known.
+
+        A callable `init` is shown rows that `mean` is taken from.
+        """
+        points = way.points
         if isinstance(init, str):
-            draw = getattr(*SEEDING[init])
-            return points.pick(draw(points, n_clusters, random_state, **options))
+            chosen, labels = start.draw(way, init, n_clusters, random_state)
+            return points.pick(chosen), labels
         if not callable(init):
-            centers: Float64 = init
-            return centers
+            return init, None
         rows, dtype = points.rows, center_dtype(points.rows)
         if not issparse(rows):
             rows = rows.astype(dtype) - mean
         centers = init(rows, n_clusters, random_state=random_state)
         centers = check_array(as_numpy(centers), dtype=dtype, order="C").astype(np.float64)
         self._check_center_shape(rows, centers, n_clusters)
-        return centers + mean
+        return centers + mean, None
 
     def _mean_for(self, init: Any, rows: Any) -> Any:
         """Mean of the rows, which scikit-learn takes from those that it shows to a callable."""
@@ -364,8 +362,7 @@ def warn(message: str, category: type[Warning]) -> None:
 def blocks(X: Any) -> Iterator[slice]:
     """Slices of rows of which each takes at most `BLOCK_BYTES` on the device."""
     step = max(1, BLOCK_BYTES // (4 * X.shape[1]))
-    for start in range(0, X.shape[0], step):
-        yield slice(start, min(start + step, X.shape[0]))
+    yield from slices(X.shape[0], step)
 
 
 def _are_paths(X: Any) -> bool:

@@ -23,10 +23,11 @@ from mnist_kmeans_mlx.base import (
     checked_weights,
     on_threads,
 )
-from mnist_kmeans_mlx.engine.centroids import Centroids
-from mnist_kmeans_mlx.engine.lloyd import Run, lloyd
+from mnist_kmeans_mlx.engine.lloyd import Run, State, lloyd
+from mnist_kmeans_mlx.engine.means import means
 from mnist_kmeans_mlx.engine.nearest import Nearest
 from mnist_kmeans_mlx.engine.points import Index, Labels, Points
+from mnist_kmeans_mlx.engine.ways import Way, choose
 from mnist_kmeans_mlx.memory import held
 from mnist_kmeans_mlx.progress import announce_end, announcer
 
@@ -178,18 +179,19 @@ class BisectingKMeans(BaseKMeans):
         self._check_memory(X, 2, X.shape[0], 8)
         random_state = check_random_state(self.random_state)
         points = Points(X, device, checked_weights(sample_weight, X))
-        checked_inertia(points.squared(points.norm_sq))  # which is no less
+        way = choose(points, 2, self.algorithm)
+        checked_inertia(points.squared(way.norm_sq))  # which is no less
         mean = self._mean_for(self.init, X)
         self.n_rechecked_ = 0
 
-        nodes = [_root(points, center_dtype(X))]
+        nodes = [_root(way, center_dtype(X))]
         leaves = [0]
         for _ in range(self.n_clusters - 1):
             place = self._next_to_split([nodes[leaf] for leaf in leaves])
             node = nodes[leaves[place]]
             node.children = len(nodes), len(nodes) + 1
             leaves[place : place + 1] = node.children
-            nodes += self._split(points, node.rows, random_state, mean)
+            nodes += self._split(way, node.rows, random_state, mean)
 
         self.cluster_centers_ = np.stack([nodes[leaf].center for leaf in leaves])
         self._n_features_out = self.n_clusters
@@ -277,22 +279,23 @@ class BisectingKMeans(BaseKMeans):
         return max(range(len(leaves)), key=rank)
 
     def _split(
-        self, points: Points, rows: Index, random_state: np.random.RandomState, mean: Any
+        self, way: Way, rows: Index, random_state: np.random.RandomState, mean: Any
     ) -> list[_Node]:
         """The two parts of some rows, from the best of `n_init` tries."""
-        whole = points
+        whole = points = way.points
         if len(rows) < points.n:
             weights = None if points.weights is None else points.weights[rows]
             points = Points(points.rows[rows], points.device, weights)
+            way = choose(points, 2, self.algorithm)
         dtype, tol = center_dtype(points.rows), self.tol * points.scale * points.scale
         best: Run | None = None
         for _ in range(int(self.n_init)):
+            centers, labels = self._seed(way, self.init, 2, random_state, mean)
             run = lloyd(
-                points,
-                self._seed(points, self.init, 2, random_state, mean),
+                way,
+                State.first(centers, labels),
                 max_iter=self.max_iter,
                 tol=tol,
-                algorithm=self.algorithm,
                 dtype=dtype,
                 observe=announcer(points, self._cost) if self.verbose else None,
             )
@@ -319,10 +322,12 @@ class _Node:
     children: tuple[int, int] = (-1, -1)
 
 
-def _root(points: Points, dtype: Any) -> _Node:
+def _root(way: Way, dtype: Any) -> _Node:
     """All rows and their mean."""
+    points, clusters = way.points, way.clusters(1)
     labels = np.zeros(points.n, dtype=np.int32)
-    mean = Centroids(points, 1)(labels, np.zeros((1, points.d)))
+    clusters.begin(labels)
+    mean = means(points, clusters, np.zeros((1, points.d)))
     return _nodes(points, np.arange(points.n), labels, mean.astype(dtype))[0]
 
 

@@ -21,9 +21,9 @@ import numpy as np
 from mnist_kmeans_mlx import distributed
 from mnist_kmeans_mlx.base import center_dtype
 from mnist_kmeans_mlx.distributed import Group
-from mnist_kmeans_mlx.engine.assignment import FullAssignment
-from mnist_kmeans_mlx.engine.distances import Codebook, inertia
+from mnist_kmeans_mlx.engine.fingerprint import fingerprint
 from mnist_kmeans_mlx.engine.lloyd import Run
+from mnist_kmeans_mlx.engine.nearest import Nearest
 from mnist_kmeans_mlx.engine.points import Points
 from mnist_kmeans_mlx.engine.restarts import Standing
 from mnist_kmeans_mlx.estimator import KMeans
@@ -223,8 +223,8 @@ class Checkpoint:
             random_state.set_state(dict(found.generator))
         if standing.best is not None:
             # As exact as they were: what a run ends with are the nearest of its centres.
-            codebook = Codebook(points, standing.best.centers)
-            best = replace(standing.best, labels=FullAssignment(points)(codebook))
+            nearest = Nearest(standing.best.centers, points.device)
+            best = replace(standing.best, labels=nearest.labels(points.rows))
             standing = replace(standing, best=best)
         self._now = self._record(standing, random_state.get_state(legacy=False))
         return standing
@@ -270,9 +270,10 @@ class Checkpoint:
             return
         run, state = self._now.standing.best, self._now.standing.state
         if run is None and state is not None and len(state.labels):
+            labels = np.asarray(state.labels)
             run = Run(
-                labels=state.labels,
-                inertia=inertia(self._points, state.previous, state.labels),
+                labels=labels,
+                inertia=self._points.inertia(state.previous, labels),
                 centers=state.previous,
                 n_iter=state.n_iter,
                 converged=state.converged,
@@ -310,6 +311,6 @@ def _identity(estimator: KMeans, X: Any, points: Points) -> dict[str, Any]:
         "random_state": int(seed) if isinstance(seed, Integral) else None,
         "shape": [points.total, points.d],
         "dtype": str(X.dtype),
-        "data": points.fingerprint,
+        "data": fingerprint(points),
         "centers": None if given is None else checksum(given),
     }

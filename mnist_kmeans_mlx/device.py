@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import mlx.core as mx
 import numpy as np
@@ -30,6 +30,22 @@ Result = TypeVar("Result")
 
 class DeviceError(RuntimeError):
     """The requested device does not exist here."""
+
+
+class Rounding(NamedTuple):
+    """How exactly float32 numbers are multiplied and summed.
+
+    Attributes
+    ----------
+    factors : float
+        Relative error that a factor suffers before it is multiplied: zero where float32 is
+        multiplied as float32, about 1e-3 for TF32 and 1e-2 for bfloat16.
+    sums : float
+        Relative error of one addition.
+    """
+
+    factors: float
+    sums: float
 
 
 @dataclass(frozen=True)
@@ -67,16 +83,17 @@ class Device:
         """The CPU beside it, or itself: for what is computed in float64."""
         return self if self.kind == "cpu" else resolve("cpu")
 
-    @property
-    def is_host(self) -> bool:
-        """Whether NumPy computes where it does, and no less exactly."""
-        return self.kind == "cpu" and self.input_roundoff == 0
-
     def matmul(self, a: mx.array, b: mx.array) -> mx.array:
         """Matrix product of two float32 arrays, ``(m, d) @ (d, k)``."""
         if self.host_matmul:
             return mx.array(product(host_view(a), host_view(b)))
         return a @ b
+
+    def addmm(self, c: mx.array, a: mx.array, b: mx.array) -> mx.array:
+        """``c + a @ b`` of float32 arrays."""
+        if self.host_matmul:
+            return self.matmul(a, b) + c
+        return mx.addmm(c, a, b)
 
     @property
     def memory_bytes(self) -> int:
@@ -131,26 +148,15 @@ class Device:
             yield
 
     @cached_property
-    def input_roundoff(self) -> float:
-        """Relative error that a product of two float32 numbers suffers before it is summed.
+    def rounding(self) -> Rounding:
+        """How exactly `matmul` multiplies."""
 
-        Zero where the device multiplies float32 as float32; about 1e-3 for TF32 and 1e-2 for
-        bfloat16. Measured on a product in which every sum has a single term.
-        """
-        rng = np.random.default_rng(0)
-        diagonal = rng.uniform(1, 2, 256).astype(np.float32)
-        dense = rng.uniform(1, 2, (256, 256)).astype(np.float32)
-        with mx.stream(self.mlx):
-            product = np.array(self.matmul(mx.array(np.diag(diagonal)), mx.array(dense)))
-        exact = diagonal[:, None].astype(np.float64) * dense
-        error = float(np.max(np.abs(product / exact - 1)))
-        # The sample may miss the worst case, which lies at most a factor of two above.
-        return 0.0 if error <= 2 * FLOAT32_ROUNDOFF else 2 * error
+        def multiply(a: Any, b: Any) -> Any:
+            with mx.stream(self.mlx):
+                return np.array(self.matmul(mx.array(a), mx.array(b)))
 
-    @property
-    def sum_roundoff(self) -> float:
-        """Relative error of one float32 addition; tensor units may truncate, not round."""
-        return FLOAT32_ROUNDOFF if self.kind == "cpu" else 2 * FLOAT32_ROUNDOFF
+        # Tensor units may truncate sums, not round them.
+        return measured_rounding(multiply, 1 if self.kind == "cpu" else 2)
 
 
 class _OneThread:
@@ -206,6 +212,32 @@ def host_view(a: mx.array) -> np.ndarray[Any, Any]:
     """NumPy view of an evaluated array, without a copy where memory is shared."""
     mx.eval(a)
     return np.array(a, copy=False)
+
+
+@lru_cache
+def host_rounding() -> Rounding:
+    """How exactly `product` multiplies: NumPy, with whichever BLAS it has."""
+    return measured_rounding(product)
+
+
+def measured_rounding(multiply: Callable[[Any, Any], Any], units: int = 1) -> Rounding:
+    """How exactly a matrix product is made, measured where every sum has a single term.
+
+    Parameters
+    ----------
+    multiply : callable
+        Multiplies two float32 matrices.
+    units : int, default=1
+        Of how many roundings of float32 an addition is taken to suffer.
+    """
+    rng = np.random.default_rng(0)
+    diagonal = rng.uniform(1, 2, 256).astype(np.float32)
+    dense = rng.uniform(1, 2, (256, 256)).astype(np.float32)
+    exact = diagonal[:, None].astype(np.float64) * dense
+    error = float(np.max(np.abs(multiply(np.diag(diagonal), dense) / exact - 1)))
+    # The sample may miss the worst case, which lies at most a factor of two above.
+    factors = 0.0 if error <= 2 * FLOAT32_ROUNDOFF else 2 * error
+    return Rounding(factors, units * FLOAT32_ROUNDOFF)
 
 
 def product(a: Any, b: Any) -> Any:
@@ -291,7 +323,7 @@ def describe(name: str = "auto") -> dict[str, Any]:
         "backend": device.kind,
         "device_name": _device_name(device),
         "matmul": "numpy" if device.host_matmul else "mlx",
-        "matmul_input_roundoff": device.input_roundoff,
+        "matmul_input_roundoff": device.rounding.factors,
         "tf32_disabled": os.environ.get("MLX_ENABLE_TF32") == "0",
         "python": platform.python_version(),
         "mlx": version("mlx"),

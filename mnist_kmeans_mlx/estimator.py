@@ -32,11 +32,12 @@ from mnist_kmeans_mlx.base import (
 from mnist_kmeans_mlx.datasets.sources import Batches, check_finite, from_memmap
 from mnist_kmeans_mlx.device import Device
 from mnist_kmeans_mlx.distributed import Group, current
-from mnist_kmeans_mlx.engine import joint, seeding, sphere
-from mnist_kmeans_mlx.engine.assignment import bounds_bytes
-from mnist_kmeans_mlx.engine.lloyd import NO_LABELS, Observer, Run, State, lloyd
+from mnist_kmeans_mlx.engine import sphere
+from mnist_kmeans_mlx.engine.lloyd import Observer, Restart, Run, State, iterate, side_by_side
 from mnist_kmeans_mlx.engine.points import Float64, Points, Stage, unwatched
 from mnist_kmeans_mlx.engine.restarts import Restarts, Standing, Start
+from mnist_kmeans_mlx.engine.seeding.sampling import default_trials, split
+from mnist_kmeans_mlx.engine.ways import Way, choose
 from mnist_kmeans_mlx.memory import is_source, plan
 from mnist_kmeans_mlx.progress import History, announce_end, announcer
 
@@ -241,8 +242,9 @@ n_features), default="k-means++"
         project = sphere.unit_centers if self.metric == "cosine" else None
 
         points = self._points(X, device, weights, group, stage)
-        checked_inertia(points.squared(points.norm_sq))  # which is no less
-        tol = self.tol * points.mean_variance
+        way = choose(points, self.n_clusters, algorithm)
+        checked_inertia(points.squared(way.norm_sq))  # which is no less
+        tol = self.tol * way.mean_variance
         if callable(init) and is_source(points.rows):
             raise ValueError(
                 "a callable init is shown all rows, and memory does not hold these: give centers, "
@@ -251,12 +253,12 @@ n_features), default="k-means++"
         mean = self._mean_for(init, points.rows)
         at = Standing() if keeper is None else keeper.begin(self, X, points, random_state)
 
-        seed = self._starts(points, at, init, random_state, mean, project)
+        seed = self._starts(way, at, init, random_state, mean, project)
 
-        def solve(restart: int, start: Start, observe: Observer) -> Run:
+        def begin(restart: int, start: Start, observe: Observer) -> Restart:
             observers = [announcer(points, self._cost)] if self.verbose else []
             if history is not None:
-                observers.append(history.observer(points, restart, self._cost))
+                observers.append(history.observer(way, restart, self._cost))
 
             def follow(state: State) -> None:
                 for each in (*observers, observe):
@@ -265,29 +267,30 @@ n_features), default="k-means++"
             state = start() if callable(start) else start
             if self.verbose and state.n_iter == 0:
                 print("Initialization complete")
-            run = lloyd(
-                points,
+            return iterate(
+                way,
                 state,
                 max_iter=self.max_iter,
                 tol=tol,
-                algorithm=algorithm,
                 dtype=dtype,
                 project=project,
                 observe=follow,
             )
+
+        def solve(starts: list[tuple[int, Start, Observer]]) -> list[Run]:
+            runs = side_by_side(way, [begin(*one) for one in starts])
             if self.verbose:
-                announce_end(points, run, tol)
-            return run
+                announce_end(points, runs[0], tol)
+            return runs
 
         def better(run: Run, best: Run) -> bool:
             return run.inertia < best.inertia and not self._same_clustering(run, best, group)
 
         tell = None if keeper is None else keeper.note
         restarts = Restarts(at, self._n_init, seed=seed, solve=solve, better=better, tell=tell)
-        side_by_side = self._side_by_side(points)
-        if side_by_side > 1 and algorithm != "lloyd":
-            points.turning_base(self.n_clusters)  # with all threads, before these part
-        best = restarts.run(device, side_by_side)
+        in_turn = bool(self.verbose) or callable(self.init) or group.size > 1
+        threads, together = (1, 1) if in_turn else way.side_by_side(self.n_clusters)
+        best = restarts.run(points.device, threads, together)
 
         distinct = len(_used(best.labels, group))
         if distinct < self.n_clusters:
@@ -328,7 +331,7 @@ n_features), default="k-means++"
 
     def _starts(
         self,
-        points: Points,
+        way: Way,
         at: Standing,
         init: Any,
         random_state: np.random.RandomState,
@@ -336,40 +339,34 @@ n_features), default="k-means++"
         project: Callable[[Float64], Float64] | None,
     ) -> Callable[[int], tuple[Start, Any]]:
         """What gives the start of each restart, in order, and the source's position after it."""
-        k, plus_plus = self.n_clusters, isinstance(init, str) and init == "k-means++"
-        knows_nearest = plus_plus and project is None
+        points, k = way.points, self.n_clusters
+        plus_plus = isinstance(init, str) and init == "k-means++"
+
+        def first(centers: Float64, labels: Any) -> State:
+            if project is not None:
+                return State.first(project(centers))
+            return State.first(centers, labels)
 
         def begin(source: np.random.RandomState) -> State:
-            labels, options = NO_LABELS, {}
-            if knows_nearest:
-                labels = np.empty(points.n, dtype=np.int32)
-                options = {"nearest": labels}
             with points.stage("seeding"):
-                centers = self._seed(points, init, k, source, mean, **options)
-            return State.first(centers if project is None else project(centers), labels)
+                return first(*self._seed(way, init, k, source, mean))
 
         ready: dict[int, tuple[Start, Any]] = {}
         if at.state is not None:
             ready[at.restart] = at.state, random_state.get_state(legacy=False)
         left = range(at.restart + len(ready), self._n_init)
-        if knows_nearest and joint.pays(points, k, len(left)):
-            drawn = [
-                (seeding.split(random_state, k), random_state.get_state(legacy=False)) for _ in left
-            ]
+        if plus_plus and way.seeds_together(k, len(left)):
+            drawn = [(split(random_state, k), random_state.get_state(legacy=False)) for _ in left]
             with points.stage("seeding"):
-                found = joint.plus_plus(points, k, [source for source, _ in drawn])
+                found = way.seed(k, [source for source, _ in drawn], default_trials(k))
             for restart, (_, position), (rows, labels) in zip(left, drawn, found, strict=True):
-                ready[restart] = State.first(points.pick(rows), labels), position
+                ready[restart] = first(points.pick(rows), labels), position
 
         def seed(restart: int) -> tuple[Start, Any]:
             if restart in ready:
                 return ready.pop(restart)
-            start: Start
-            if plus_plus:
-                # Only drawn here: as many can be seeded at a time as iterate.
-                start = partial(begin, seeding.split(random_state, k))
-            else:
-                start = begin(random_state)
+            # Only drawn here: as many can be seeded at a time as iterate.
+            start = partial(begin, split(random_state, k)) if plus_plus else begin(random_state)
             return start, random_state.get_state(legacy=False)
 
         return seed
@@ -501,13 +498,6 @@ n_features), default="k-means++"
         self.n_iter_ = run.n_iter
         self.n_rechecked_ = run.rechecked
         self.device_ = points.device.name
-
-    def _side_by_side(self, points: Points) -> int:
-        """How many restarts may iterate at a time."""
-        if self.verbose or callable(self.init) or points.group.size > 1 or not points.keep:
-            return 1  # in the main thread, one after the other
-        bounds = bounds_bytes(points, self.n_clusters)
-        return max(1, min(points.device.workers, points.spare // bounds))
 
     def _checked_algorithm(self) -> str:
         if self.algorithm == "elkan" and self.n_clusters == 1:

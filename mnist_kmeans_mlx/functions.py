@@ -13,8 +13,9 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 from mnist_kmeans_mlx import device as devices
 from mnist_kmeans_mlx.arrays import as_numpy
 from mnist_kmeans_mlx.base import checked_weights
-from mnist_kmeans_mlx.engine import seeding
 from mnist_kmeans_mlx.engine.points import Points
+from mnist_kmeans_mlx.engine.seeding.sampling import default_trials
+from mnist_kmeans_mlx.engine.ways import choose
 from mnist_kmeans_mlx.estimator import KMeans
 
 
@@ -145,5 +146,6 @@ def kmeans_plusplus(
             )
     points = Points(rows, devices.resolve(device), checked_weights(sample_weight, rows))
     draws = check_random_state(random_state)
-    indices = seeding.plus_plus(points, n_clusters, draws, n_local_trials)
+    trials = n_local_trials or default_trials(n_clusters)
+    ((indices, _),) = choose(points, n_clusters).seed(n_clusters, [draws], trials)
     return points.raw(indices, rows.dtype), indices

@@ -26,6 +26,7 @@ from mnist_kmeans_mlx.device import Device
 from mnist_kmeans_mlx.engine import minibatch
 from mnist_kmeans_mlx.engine.nearest import Nearest
 from mnist_kmeans_mlx.engine.points import Float64, Index, Points
+from mnist_kmeans_mlx.engine.ways import choose
 from mnist_kmeans_mlx.memory import is_source
 
 
@@ -363,7 +364,8 @@ default="k-means++"
         if self._init_size < X.shape[0]:
             index = random_state.randint(0, X.shape[0], self._init_size)
             X, weights = _rows_at(X, index), None if weights is None else weights[index]
-        return self._seed(Points(X, device, weights), init, self.n_clusters, random_state)
+        way = choose(Points(X, device, weights), self.n_clusters)
+        return self._seed(way, init, self.n_clusters, random_state)[0]
 
     def _step(
         self,
@@ -397,8 +399,8 @@ def _rows_at(X: Any, index: Index) -> Any:
 def _mean_variance(X: Any, device: Device) -> float:
     """Mean over the features of their variance."""
     if is_source(X):
-        points = Points(X, device, keep=False)
-        return points.squared(points.mean_variance)
+        way = choose(Points(X, device, keep=False), 1)
+        return way.points.squared(way.mean_variance)
     if issparse(X):
         return float(np.mean(mean_variance_axis(X.astype(np.float64), axis=0)[1]))
     return float(np.mean(np.var(X, axis=0, dtype=np.float64)))

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mnist_kmeans_mlx.engine.centroids import inertia_of_sums
-from mnist_kmeans_mlx.engine.distances import inertia
+import numpy as np
+
 from mnist_kmeans_mlx.engine.lloyd import Observer, Run, State
+from mnist_kmeans_mlx.engine.means import inertia_of_sums
 from mnist_kmeans_mlx.engine.points import Points
+from mnist_kmeans_mlx.engine.ways import Way
 
 
 def announcer(points: Points, cost: Callable[[float], float]) -> Observer:
     """Printer of each iteration's inertia, in the metric's units."""
 
     def announce(state: State) -> None:
-        value = cost(points.squared(inertia(points, state.previous, state.labels)))
+        value = cost(points.squared(points.inertia(state.previous, np.asarray(state.labels))))
         print(f"Iteration {state.n_iter - 1}, inertia {value}.")
 
     return announce
@@ -40,13 +42,14 @@ class History:
     def __init__(self) -> None:
         self._restarts: dict[int, dict[int, float]] = {}
 
-    def observer(self, points: Points, restart: int, cost: Callable[[float], float]) -> Observer:
+    def observer(self, way: Way, restart: int, cost: Callable[[float], float]) -> Observer:
         """Follower of one restart."""
         curve = self._restarts.setdefault(restart, {})
 
         def note(state: State) -> None:
-            value = inertia_of_sums(points, state.previous, state.sums, state.counts)
-            curve[state.n_iter] = cost(points.squared(value))
+            sums, counts = state.sums, state.counts
+            value = inertia_of_sums(way.points, way.norm_sq, state.previous, sums, counts)
+            curve[state.n_iter] = cost(way.points.squared(value))
 
         return note
 

@@ -29,7 +29,9 @@ FIT = """
 import json, resource, sys, time
 import numpy as np
 from mnist_kmeans_mlx import KMeans, open_rows
-from mnist_kmeans_mlx.engine import lloyd, points, seeding
+from mnist_kmeans_mlx.engine import lloyd, points
+from mnist_kmeans_mlx.engine.host import bounded, rows as host_rows, sums
+from mnist_kmeans_mlx.engine.seeding import start
 
 path, out, k, memory, iterations = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
 
@@ -60,18 +62,12 @@ def pass_over():
 timed("read only", pass_over)()
 del rows
 points.Points._range = timed("range", points.Points._range)
-points.Points._convert = timed("norms", points.Points._convert)
-seeding.parallel = timed("k-means||", seeding.parallel)
-make = lloyd.make_assignment
-def timed_assignment(*arguments, **options):
-    assign = make(*arguments, **options)
-    class Timed:
-        rechecked = property(lambda self: assign.rechecked)
-        __call__ = lambda self, codebook: timed("E-step", assign)(codebook)
-    return Timed()
-lloyd.make_assignment = timed_assignment
-lloyd.Centroids.update = timed("M-step", lloyd.Centroids.update)
-lloyd.Centroids.inertia = timed("inertia", lloyd.Centroids.inertia)
+host_rows.HostRows._convert = timed("norms", host_rows.HostRows._convert)
+start.parallel = timed("k-means||", start.parallel)
+nearest = bounded.BoundedAssignment
+nearest.__call__ = timed("E-step", nearest.__call__)
+sums.HostSums.update = timed("M-step", sums.HostSums.update)
+lloyd.inertia = timed("inertia", lloyd.inertia)
 began = time.perf_counter()
 model = KMeans(k, init="k-means||", random_state=0, max_iter=iterations, tol=0, memory=memory)
 import warnings

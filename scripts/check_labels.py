@@ -26,7 +26,7 @@ from doubles import MULTIPLIERS, make_device
 
 from mnist_kmeans_mlx import device as devices
 from mnist_kmeans_mlx.datasets import load_mnist
-from mnist_kmeans_mlx.engine.distances import Codebook
+from mnist_kmeans_mlx.engine.centers import Centers
 from mnist_kmeans_mlx.engine.points import Points
 from mnist_kmeans_mlx.estimator import KMeans
 
@@ -70,9 +70,10 @@ def nearest(rows, centers, step=2000):
 def by_products_alone(rows, centers, device):
     """What the device says without a second look."""
     points = Points(rows, device)
-    codebook = Codebook(points, centers.astype(np.float64))
+    near = Centers(points, centers.astype(np.float64), device.rounding)
     with mx.stream(device.mlx):
-        scores = codebook.scores(mx.array(points.float32(slice(None))))
+        rows = mx.array(points.narrow(slice(None)))
+        scores = device.addmm(mx.array(near.constant), rows, mx.array(near.factor.T))
         return np.array(mx.argmin(scores, axis=1))
 
 

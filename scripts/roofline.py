@@ -24,7 +24,8 @@ from mnist_kmeans_mlx.datasets import load_mnist
 from mnist_kmeans_mlx.device import describe, resolve
 from mnist_kmeans_mlx.engine.lloyd import lloyd
 from mnist_kmeans_mlx.engine.points import Points
-from mnist_kmeans_mlx.engine.seeding import plus_plus
+from mnist_kmeans_mlx.engine.seeding.start import draw
+from mnist_kmeans_mlx.engine.ways import choose
 
 # Apple's figures for the 10-core GPU of an M2: float32 operations and bytes per second.
 M2 = {"flops": 3.6e12, "bytes": 100e9}
@@ -44,7 +45,7 @@ def machine_rates(device, edge=4096, numbers=1 << 27):
     """Operations per second of a float32 matrix product, bytes per second of reading."""
     rng = np.random.default_rng(0)
     square, long = rng.random((edge, edge), np.float32), np.ones(numbers, dtype=np.float32)
-    if device.is_host:
+    if device.kind == "cpu":
         seconds = best_seconds(lambda: square @ square), best_seconds(lambda: long @ long)
     else:
         with mx.stream(device.mlx):
@@ -68,13 +69,13 @@ def floor_seconds(work, rates):
 
 def measured_iteration(points, start, algorithm):
     """Median seconds of one iteration, and how many there were."""
+    way = choose(points, len(start), algorithm)
     ticks = [time.perf_counter()]
     run = lloyd(
-        points,
+        way,
         start,
         max_iter=300,
-        tol=1e-4 * points.mean_variance,
-        algorithm=algorithm,
+        tol=1e-4 * way.mean_variance,
         observe=lambda *_: ticks.append(time.perf_counter()),
     )
     return median(np.diff(ticks).tolist()), (ticks[-1] - ticks[0]) / run.n_iter, run.n_iter
@@ -99,7 +100,7 @@ def main(argv=None):
     table = []
     for k in arguments.k:
         work = full_pass(*rows.shape, k)
-        start = points.raw(plus_plus(points, k, np.random.RandomState(0)))
+        start = points.raw(draw(choose(points, k), "k-means++", k, np.random.RandomState(0))[0])
         lloyd_median, _, _ = measured_iteration(points, start, "lloyd")
         auto_median, auto_mean, n_iter = measured_iteration(points, start, "auto")
         row = {

@@ -16,6 +16,9 @@ class Narrow(Device):
     def matmul(self, a, b):
         return super().matmul(self.narrow(a), self.narrow(b))
 
+    def addmm(self, c, a, b):
+        return c + self.matmul(a, b)
+
     def narrow(self, x):
         drop = 24 - self.bits
         raw = x.view(mx.uint32)
@@ -36,6 +39,7 @@ MULTIPLIERS = {"float32": Device, "tf32": Tf32, "bf16": Bf16}
 
 def make_device(name, multiplier="float32", **changes):
     found = resolve(name)
+    kind = found.kind if multiplier == "float32" else "cuda"
     return MULTIPLIERS[multiplier](
-        found.kind, found.mlx, found.host_matmul, **{"chunk_bytes": found.chunk_bytes, **changes}
+        kind, found.mlx, found.host_matmul, **{"chunk_bytes": found.chunk_bytes, **changes}
     )

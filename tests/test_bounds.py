@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mnist_kmeans_mlx.engine.bounds import MOST, LowerBounds
+from mnist_kmeans_mlx.engine.host.bounds import MOST, LowerBounds
 
 N, K, D = 40, 7, 3
 

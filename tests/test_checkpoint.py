@@ -115,7 +115,7 @@ def test_every_iteration_is_a_place_to_stop(rows, path, make):
 
 def test_a_finished_fit_is_found_without_work(rows, path, make, monkeypatch):
     expected = Checkpoint(path).fit(make(), rows)
-    monkeypatch.setattr("mnist_kmeans_mlx.estimator.lloyd", pytest.fail)
+    monkeypatch.setattr("mnist_kmeans_mlx.estimator.iterate", pytest.fail)
     checkpoint = Checkpoint(path, resume=True)
     again = checkpoint.fit(make(), rows)
     assert_same(again, expected)
@@ -179,7 +179,7 @@ def test_an_interrupt_leaves_the_best_so_far(rows, path, make):
     assert_same(Checkpoint(path, resume=True).fit(make(), rows), make().fit(rows))
 
 
-@pytest.mark.parametrize("during", ["points.Points._convert", "seeding.plus_plus"])
+@pytest.mark.parametrize("during", ["frame.Frame.of", "host.way.HostWay.seed"])
 def test_an_interrupt_before_the_first_iteration_leaves_nothing(
     rows, path, make, monkeypatch, during
 ):

@@ -57,7 +57,9 @@ def interrupt(monkeypatch):
 
         monkeypatch.setattr(Checkpoint, "note", count)
         # Of restarts side by side, how much is told depends on their pace.
-        monkeypatch.setattr("mnist_kmeans_mlx.KMeans._side_by_side", lambda self, points: 1)
+        monkeypatch.setattr(
+            "mnist_kmeans_mlx.engine.host.way.HostWay.side_by_side", lambda self, k: (1, 1)
+        )
 
     return interrupt
 

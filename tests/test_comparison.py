@@ -4,14 +4,15 @@ import numpy as np
 import oracle
 import pytest
 
-from mnist_kmeans_mlx.device import resolve
-from mnist_kmeans_mlx.engine.comparison import (
+from mnist_kmeans_mlx.device import host_rounding, resolve
+from mnist_kmeans_mlx.engine.centers import Centers
+from mnist_kmeans_mlx.engine.host.comparison import (
     Comparison,
     two_smallest,
     two_smallest_of_columns,
     two_smallest_of_pairs,
 )
-from mnist_kmeans_mlx.engine.distances import Codebook
+from mnist_kmeans_mlx.engine.host.rows import HostRows
 from mnist_kmeans_mlx.engine.points import Points
 
 
@@ -59,8 +60,9 @@ def test_the_two_smallest_of_some(n):
 def test_what_scores_leave_open(n, device):
     rows = oracle.make_rows("normal", 300, 20, seed=0)
     points = Points(rows, resolve(device))
-    compared = Comparison.whole(Codebook(points, rows[:40]))
-    block, norms_sq = compared.rows(np.arange(n)), points.norms_sq[:n].astype(np.float32)
+    compared = Comparison.whole(HostRows(points), Centers(points, rows[:40], host_rounding()))
+    block = compared.rows(np.arange(n))
+    norms_sq = HostRows(points).norms_sq[:n].astype(np.float32)
     scores = compared.scores(block, by_row=True)
     limit = np.quantile(scores, 0.1, axis=1).astype(np.float32)
     near = scores <= limit[:, None]
@@ -77,10 +79,10 @@ def test_what_scores_leave_open(n, device):
 def test_scores_are_those_of_float64_but_for_their_error(k, device):
     rows = oracle.make_rows("normal", 300, 20, seed=0)
     points = Points(rows, resolve(device))
-    codebook = Codebook(points, rows[:k])
-    compared = Comparison.whole(codebook)
+    kept = HostRows(points)
+    compared = Comparison.whole(kept, Centers(points, rows[:k], host_rounding()))
     index = np.arange(0, 300, 2)
-    norms_sq = points.norms_sq[index]
+    norms_sq = kept.norms_sq[index]
     exact = oracle.distances_sq(rows[index], rows[:k]) * points.scale**2 - norms_sq[:, None]
     error = compared.error(norms_sq.astype(np.float32))[:, None]
     block = compared.rows(index)

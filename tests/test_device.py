@@ -36,7 +36,7 @@ def test_an_unknown_name_is_refused():
 
 
 def test_float32_is_multiplied_as_float32(device):
-    assert resolve(device).input_roundoff == 0
+    assert resolve(device).rounding.factors == 0
 
 
 class Bfloat16(Device):
@@ -52,7 +52,7 @@ class Bfloat16(Device):
 def test_a_narrow_multiplier_is_measured(device):
     found = resolve(device)
     narrow = Bfloat16(found.kind, found.mlx, found.host_matmul)
-    assert 2**-8 <= narrow.input_roundoff <= 2**-5
+    assert 2**-8 <= narrow.rounding.factors <= 2**-5
 
 
 def test_matmul(device):

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from mnist_kmeans_mlx.device import resolve
-from mnist_kmeans_mlx.engine import joint
+from mnist_kmeans_mlx.engine.host import joint
+from mnist_kmeans_mlx.engine.host.plus_plus import plus_plus
+from mnist_kmeans_mlx.engine.host.rows import HostRows
 from mnist_kmeans_mlx.engine.points import Points
-from mnist_kmeans_mlx.engine.seeding import plus_plus
 
 
 @pytest.mark.parametrize("weights", ["none", "whole", "any"])
@@ -17,24 +18,23 @@ def test_together_it_chooses_what_it_chooses_alone(low, high, d, weights, backen
     rng = np.random.default_rng(0)
     rows = rng.integers(low, high, size=(700, d)).astype(np.int16 if low < 0 else np.uint8)
     given = {"none": None, "whole": rng.integers(0, 3, 700).astype(float), "any": rng.random(700)}
-    points = Points(rows, backend, given[weights])
-    assert points.products_are_exact
+    kept = HostRows(Points(rows, backend, given[weights]))
+    assert kept.products_are_exact
     # Of such long rows only parts have exact products.
-    assert (points.largest_norm_sq > 1 << 24) == (high == 256)
-    found = joint.plus_plus(points, 15, [np.random.RandomState(seed) for seed in range(5)])
+    assert (kept.largest_norm_sq > 1 << 24) == (high == 256)
+    found = joint.plus_plus(kept, 15, [np.random.RandomState(seed) for seed in range(5)], 4)
     assert len(found) == 5
     for seed, (chosen, nearest) in enumerate(found):
-        alone = np.empty(700, dtype=np.int32)
-        expected = plus_plus(points, 15, np.random.RandomState(seed), nearest=alone)
+        expected, alone = plus_plus(kept, 15, np.random.RandomState(seed), 4)
         np.testing.assert_array_equal(chosen, expected)
         np.testing.assert_array_equal(nearest, alone)
 
 
 def test_together_only_where_it_is_exact_and_fits():
     rows = np.random.default_rng(0).integers(0, 256, size=(500, 16)).astype(np.uint8)
-    points = Points(rows, resolve("cpu"))
-    assert joint.pays(points, 20, 10)
-    assert not joint.pays(points, 20, 3)
-    points.spare = 8 * 500 * 10 * 6 - 1
-    assert not joint.pays(points, 20, 10)
-    assert not joint.pays(Points(rows / 255, resolve("cpu")), 20, 10)
+    kept = HostRows(Points(rows, resolve("cpu")))
+    assert joint.pays(kept, 20, 10)
+    assert not joint.pays(kept, 20, 3)
+    kept.points.spare = 8 * 500 * 10 * 6 - 1
+    assert not joint.pays(kept, 20, 10)
+    assert not joint.pays(HostRows(Points(rows / 255, resolve("cpu"))), 20, 10)

@@ -42,15 +42,19 @@ LAYERS = [
     {"threads", "arrays", "system"},
 ]
 ENGINE_LAYERS = [
-    {"engine.restarts", "engine.joint"},
-    {"engine.lloyd", "engine.minibatch", "engine.seeding"},
-    {"engine.assignment", "engine.centroids"},
+    {"engine.restarts"},
+    {"engine.lloyd", "engine.minibatch", "engine.seeding.start"},
+    {"engine.means", "engine.seeding.parallel"},
     {"engine.nearest"},
-    {"engine.comparison", "engine.bounds"},
-    {"engine.distances", "engine.sampling", "engine.sphere"},
+    {"engine.ways"},
+    {"engine.host", "engine.mlx"},
+    {"engine.centers", "engine.seeding.sampling", "engine.sphere", "engine.fingerprint"},
     {"engine.points"},
-    {"engine.exact", "engine.sketch", "engine.decision"},
+    {"engine.exact", "engine.frame"},
+    {"engine.decision"},
 ]
+# Rooms that know only NumPy, or only MLX.
+WAYS = {"engine.host": "mlx", "engine.mlx": "scipy"}
 NOT_IN_ENGINE = {"click", "io", "logging", "os", "pathlib", "rich", "sklearn", "sys", "time"}
 # Test files about no single module.
 ABOUT_THE_WHOLE = {"browser", "layout", "notebook", "packaging", "private_names", "readme"}
@@ -116,7 +120,7 @@ def targets(module):
 
 def rank(layers, name):
     for number, layer in enumerate(layers):
-        if name in layer:
+        if name in layer or name.rpartition(".")[0] in layer:
             return number
     pytest.fail(f"place {name} in the layers of {__file__}")
 
@@ -129,9 +133,21 @@ def room(module):
 def test_imports_point_one_way(module):
     for target in targets(module) - {""}:
         assert rank(LAYERS, room(module)) <= rank(LAYERS, room(target)), f"{module} -> {target}"
-        if room(module) == room(target) == "engine" != target and module != "engine":
+        if room(module) == room(target) == "engine" and "engine" not in (module, target):
             ranks = rank(ENGINE_LAYERS, module), rank(ENGINE_LAYERS, target)
             assert ranks[0] <= ranks[1], f"{module} -> {target}"
+
+
+@pytest.mark.parametrize("module", [name for name in ROOMS if room(name) == "engine"])
+def test_ways_never_meet(module):
+    way = next((way for way in WAYS if module.startswith(way)), None)
+    for other in WAYS.keys() - {way}:
+        if way is not None or module != "engine.ways":
+            assert not any(target.startswith(other) for target in targets(module))
+    if way is not None:
+        assert not {name.partition(".")[0] for name in imports(module)} & {WAYS[way]}
+    elif module not in {"engine.ways", "engine.nearest"}:
+        assert "mlx" not in {name.partition(".")[0] for name in imports(module)}
 
 
 def test_imports_close_no_circle():
@@ -169,7 +185,8 @@ def test_a_test_file_is_named_for_its_module(path):
     known = {script.stem.strip("_") for script in ROOT.glob("scripts/*")} | ABOUT_THE_WHOLE
     for module in ROOMS:
         # engine.lloyd: test_lloyd or test_engine_lloyd
-        known |= {part.strip("_") for part in (module.replace(".", "_"), module.split(".")[-1])}
+        parts = module.split(".")
+        known |= {"_".join(parts[number:]).strip("_") for number in range(len(parts))}
     assert path.stem.removeprefix("test_") in known
 
 

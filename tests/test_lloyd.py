@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from mnist_kmeans_mlx.device import Device, resolve
 from mnist_kmeans_mlx.engine.lloyd import lloyd
 from mnist_kmeans_mlx.engine.points import Points
-from mnist_kmeans_mlx.engine.seeding import plus_plus
+from mnist_kmeans_mlx.engine.seeding.start import draw
+from mnist_kmeans_mlx.engine.ways import choose
 
 ALGORITHMS = ("auto", "lloyd", "elkan")
 DTYPES = (np.uint8, np.int64, np.float16, np.float32, np.float64)
@@ -38,8 +39,9 @@ def check(rows, start, algorithm, backend, weights=None, **limits):
     points = Points(rows, backend, weights)
     limits = {"max_iter": 300, "tol": 1e-4, **limits}
     expected = oracle.kmeans(rows, rows64[start], weights=weights, **limits)
-    limits["tol"] *= points.mean_variance
-    run = lloyd(points, rows64[start], algorithm=algorithm, **limits)
+    way = choose(points, len(start), algorithm)
+    limits["tol"] *= way.mean_variance
+    run = lloyd(way, rows64[start], **limits)
 
     # Labels are those that float64 gives for the centres returned, ties going to the first.
     distances = oracle.distances_sq(rows64, run.centers)
@@ -99,7 +101,8 @@ def test_fills_empty_clusters(algorithm, backend):
     far = np.full((4, 3), 1e3) + np.arange(4)[:, None]
     start = np.concatenate([rows[:3], far])
     points = Points(rows, backend)
-    run = lloyd(points, start, max_iter=300, tol=1e-4 * points.mean_variance, algorithm=algorithm)
+    way = choose(points, 7, algorithm)
+    run = lloyd(way, start, max_iter=300, tol=1e-4 * way.mean_variance)
     labels, inertia, centers, n_iter = oracle.kmeans(rows, start)
     np.testing.assert_array_equal(run.labels, labels)
     np.testing.assert_allclose(run.centers, centers, atol=1e-9)
@@ -109,11 +112,9 @@ def test_fills_empty_clusters(algorithm, backend):
 
 def test_observer_sees_every_iteration(backend):
     rows = oracle.make_rows("normal", 300, 4, seed=4)
-    points = Points(rows, backend)
+    way = choose(Points(rows, backend), 5)
     seen = []
-    run = lloyd(
-        points, rows[:5], max_iter=50, tol=0, observe=lambda state: seen.append(state.n_iter)
-    )
+    run = lloyd(way, rows[:5], max_iter=50, tol=0, observe=lambda state: seen.append(state.n_iter))
     assert seen == list(range(1, run.n_iter + 1))
     assert run.converged == "strict"
 
@@ -131,8 +132,9 @@ def undivided(pixels):
 
 def found(rows, device, algorithm, k=15):
     points = Points(rows, device)
-    start = points.raw(plus_plus(points, k, np.random.RandomState(0)))
-    run = lloyd(points, start, max_iter=12, tol=0, algorithm=algorithm)
+    way = choose(points, k, algorithm)
+    start = points.raw(draw(way, "k-means++", k, np.random.RandomState(0))[0])
+    run = lloyd(way, start, max_iter=12, tol=0)
     return start.tobytes(), run.labels.tobytes(), run.centers.tobytes(), run.inertia, run.n_iter
 
 

@@ -12,8 +12,9 @@ from scipy import sparse
 
 from mnist_kmeans_mlx import BisectingKMeans, DatasetError, KMeans, MiniBatchKMeans, open_rows
 from mnist_kmeans_mlx.device import resolve
+from mnist_kmeans_mlx.engine.host.rows import HostRows
+from mnist_kmeans_mlx.engine.host.sketch import sketch_bytes, sketch_pays
 from mnist_kmeans_mlx.engine.points import SAMPLE_BYTES, Points
-from mnist_kmeans_mlx.engine.sketch import sketch_bytes, sketch_pays
 from mnist_kmeans_mlx.memory import PROCESS_BYTES, ROW_BYTES, Plan, centers_bytes, limit, plan
 
 
@@ -254,8 +255,8 @@ def test_a_sketch_counts_in_what_is_left():
     rows += np.arange(200)
     taken = sketch_bytes(5000, 200)
     for spare, made in ((taken, True), (taken - 1, False)):
-        points = Points(rows, resolve("cpu"), spare=spare)
-        assert (points.sketch(1000) is not None) == made
-    found = points.sketch(1000), Points(rows, resolve("cpu")).sketch(1000)
+        kept = HostRows(Points(rows, resolve("cpu"), spare=spare))
+        assert (kept.sketch(1000) is not None) == made
+    found = kept.sketch(1000), HostRows(Points(rows, resolve("cpu"))).sketch(1000)
     assert found[0] is None
     assert found[1].columns.nbytes <= taken

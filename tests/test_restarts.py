@@ -8,7 +8,9 @@ import pytest
 from mnist_kmeans_mlx import KMeans
 from mnist_kmeans_mlx.device import Device, resolve
 from mnist_kmeans_mlx.engine.lloyd import Run
+from mnist_kmeans_mlx.engine.points import Points
 from mnist_kmeans_mlx.engine.restarts import Restarts, Standing
+from mnist_kmeans_mlx.engine.ways import choose
 from mnist_kmeans_mlx.progress import History
 
 INERTIAS = [5.0, 3.0, 4.0, 3.0, 2.0]
@@ -32,7 +34,7 @@ class Fit:
             standing or Standing(),
             len(inertias),
             seed=self.seed,
-            solve=solve or self.solve,
+            solve=lambda starts: [(solve or self.solve)(*one) for one in starts],
             better=lambda run, best: run.inertia < best.inertia,
             tell=lambda standing, position: self.told.append((standing, position)),
         )
@@ -127,17 +129,19 @@ def test_an_error_stops_the_others():
 
 @pytest.mark.parametrize("init", ["k-means++", "random"])
 def test_side_by_side_changes_nothing(init, device, monkeypatch):
+    way = type(choose(Points(np.zeros((5, 2)), resolve(device)), 2))
     rows = np.random.default_rng(0).normal(size=(900, 5))
     fits = []
-    for side_by_side in (1, 3):
-        monkeypatch.setattr(KMeans, "_side_by_side", lambda self, points, n=side_by_side: n)
+    for side_by_side in ((1, 1), (3, 1), (1, 4)):
+        monkeypatch.setattr(way, "side_by_side", lambda self, k, n=side_by_side: n)
         model = KMeans(7, init=init, n_init=6, random_state=3, device=device)
         history = History()
         fits.append((model._fit(rows, history=history), history.restarts))
-    (one, curves), (other, same_curves) = fits
-    assert one.inertia_ == other.inertia_
-    assert one.n_iter_ == other.n_iter_
-    np.testing.assert_array_equal(one.labels_, other.labels_)
-    np.testing.assert_array_equal(one.cluster_centers_, other.cluster_centers_)
+    one, curves = fits[0]
     assert len(curves) == 6
-    assert curves == same_curves
+    for other, same_curves in fits[1:]:
+        assert one.inertia_ == other.inertia_
+        assert one.n_iter_ == other.n_iter_
+        np.testing.assert_array_equal(one.labels_, other.labels_)
+        np.testing.assert_array_equal(one.cluster_centers_, other.cluster_centers_)
+        assert curves == same_curves

@@ -6,7 +6,7 @@ import oracle
 from mnist_kmeans_mlx.device import resolve
 from mnist_kmeans_mlx.engine.exact import Exact, joined
 from mnist_kmeans_mlx.engine.points import Points
-from mnist_kmeans_mlx.engine.sampling import WeightedSampling, random_rows
+from mnist_kmeans_mlx.engine.seeding.sampling import WeightedSampling, random_rows
 
 
 def test_finds_where_the_running_sum_reaches_a_draw(device):

@@ -7,8 +7,13 @@ from sklearn.cluster import kmeans_plusplus
 from sklearn.utils.extmath import row_norms
 
 from mnist_kmeans_mlx.engine.points import Points
-from mnist_kmeans_mlx.engine.sampling import random_rows
-from mnist_kmeans_mlx.engine.seeding import plus_plus, split
+from mnist_kmeans_mlx.engine.seeding.sampling import random_rows, split
+from mnist_kmeans_mlx.engine.seeding.start import draw
+from mnist_kmeans_mlx.engine.ways import choose
+
+
+def plus_plus(points, k, random_state):
+    return draw(choose(points, k), "k-means++", k, random_state)[0]
 
 
 def sklearn_seeds(rows, k, seed, weights=None):
@@ -64,9 +69,8 @@ def test_draws_what_sklearn_draws_on_mnist(k, scale, mnist, backend):
 def test_knows_the_nearest_seed_of_every_row(kind, weighted, backend):
     rows = oracle.make_rows(kind, 1000, 30, seed=0)
     weights = np.random.default_rng(0).integers(0, 3, 1000).astype(float) if weighted else None
-    nearest = np.full(1000, -1, dtype=np.int32)
     points = Points(rows, backend, weights)
-    chosen = plus_plus(points, 25, np.random.RandomState(0), nearest=nearest)
+    chosen, nearest = draw(choose(points, 25), "k-means++", 25, np.random.RandomState(0))
     expected = oracle.distances_sq(rows, rows[chosen]).argmin(axis=1)
     np.testing.assert_array_equal(nearest, expected)
 
@@ -87,8 +91,8 @@ def test_zero_weights_never_seed(backend):
     weights[::9] = 1
     for seed in range(20):
         points = Points(rows, backend, weights)
-        for draw in (plus_plus, random_rows):
-            assert (draw(points, 12, np.random.RandomState(seed)) % 9 == 0).all()
+        for chosen in (plus_plus, random_rows):
+            assert (chosen(points, 12, np.random.RandomState(seed)) % 9 == 0).all()
 
 
 def test_more_seeds_than_different_rows(backend):

@@ -38,12 +38,18 @@ class Exact:
         Whether all are whole numbers.
     depth : float, default=0
         How many binary digits a usual number lies below the largest.
+    grid : int, optional
+        Number of binary digits of the largest that are kept: what lies below is rounded off.
 
     Attributes
     ----------
+    whole : bool
+        Whether whole numbers are summed, none of which is rounded.
     width : int
-        Number of sums that stand for one: 1 if whole numbers cannot be rounded anyway, 2 or more
-        otherwise.
+        Number of sums that stand for one.
+    bound : float
+    last : int
+        Of the last unit, the power of two.
 
     Notes
     -----
@@ -52,22 +58,34 @@ class Exact:
     usual number would keep less than `DIGITS` of its own.
     """
 
-    def __init__(self, bound: float, n: int, whole: bool = False, depth: float = 0) -> None:
+    def __init__(
+        self,
+        bound: float,
+        n: int,
+        whole: bool = False,
+        depth: float = 0,
+        grid: int | None = None,
+    ) -> None:
         # Adding and taking away 1.5 * 2**52 units rounds to a unit: W. Kahan's trick.
         terms = max(2, int(n).bit_length())
         first, each = int(np.frexp(bound)[1]) + terms - 53, 53 - terms
-        if whole and n * bound <= EXACT_FLOAT64:
+        self.whole = whole and n * bound <= EXACT_FLOAT64
+        if self.whole:
             self._units = np.zeros(1, dtype=np.intp)
+        elif grid is not None:
+            last = max(int(np.frexp(bound)[1]) - grid, -1074)
+            self._units = np.arange(first, last, -each) if first > last else np.zeros(0, np.intp)
+            self._units = np.append(self._units, last)
         else:
             wanted = max(2, int(np.ceil((DIGITS + depth) / each)))
             # Below the least number that float64 holds there is nothing to resolve.
             self._units = first - each * np.arange(max(2, min(wanted, (first + 1074) // each)))
-        self.width = len(self._units)
+        self.bound, self.width, self.last = bound, len(self._units), int(self._units[-1])
         self._rounders = np.ldexp(1.5, 52 + self._units)
 
     def split(self, a: Float64) -> Float64:
         """The parts of numbers, shape ``(width, *a.shape)``, that are summed each by itself."""
-        if self.width == 1:
+        if self.whole:
             return a[None]
         parts = np.empty((self.width, *a.shape))
         rest, last = a, parts[-1]
@@ -75,13 +93,13 @@ class Exact:
             np.add(rest, rounder, out=part)
             part -= rounder
             rest = np.subtract(rest, part, out=last)
-        last += self._rounders[-1]
+        np.add(rest, self._rounders[-1], out=last)
         last -= self._rounders[-1]
         return parts
 
     def rough(self, a: Float64) -> Float64:
         """The first part of numbers alone, where half the digits of a sum are enough."""
-        if self.width == 1:
+        if self.whole:
             return a
         coarse = a + self._rounders[0]
         coarse -= self._rounders[0]
@@ -89,7 +107,7 @@ class Exact:
 
     def sums(self, a: Float64) -> Float64:
         """Sums of the parts of a vector, shape ``(width,)``."""
-        if self.width == 1:
+        if self.whole:
             return a.sum(keepdims=True)
         total = np.zeros(self.width)
         for start in range(0, len(a), BLOCK):

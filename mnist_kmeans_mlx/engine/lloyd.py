@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from mnist_kmeans_mlx.engine.assignment import make_assignment
-from mnist_kmeans_mlx.engine.centroids import Centroids
-from mnist_kmeans_mlx.engine.distances import Codebook
+from mnist_kmeans_mlx.engine.means import inertia, means
 from mnist_kmeans_mlx.engine.points import Float64, Labels, Points
+from mnist_kmeans_mlx.engine.ways import Clusters, Way
 
 
 @dataclass(frozen=True)
@@ -43,9 +42,6 @@ class Run:
     rechecked: int
 
 
-NO_LABELS = np.zeros(0, dtype=np.int32)
-
-
 @dataclass(frozen=True)
 class State:
     """Where a restart stands after an iteration; `lloyd` goes on from it to the same `Run`.
@@ -54,7 +50,8 @@ class State:
     ----------
     n_iter : int
         Iterations done.
-    labels : ndarray of shape (n,), int32
+    labels : ndarray or mx.array of shape (n,), int32
+        Where the way keeps them; `np.asarray` brings them to the host.
     sums : ndarray of shape (k, d), float64
     counts : ndarray of shape (k,), float64
         What the last one found. To go on it takes none of these: they are exact, and found again.
@@ -65,7 +62,7 @@ class State:
     """
 
     n_iter: int
-    labels: Labels
+    labels: Any
     sums: Float64
     counts: Float64
     previous: Float64
@@ -75,32 +72,77 @@ class State:
     rechecked: int
 
     @classmethod
-    def first(cls, centers: Float64, labels: Labels = NO_LABELS) -> State:
+    def first(cls, centers: Float64, labels: Any = None) -> State:
         """Before the first iteration; `labels` are the nearest of the centres, where known."""
         none = np.zeros(0)
         return cls(0, labels, none, none, centers, centers, "", np.inf, 0)
 
 
 Observer = Callable[[State], None]
+# What asks for rows to be assigned to the centres that it yields, until it has found its `Run`.
+Restart = Generator[tuple[Clusters, Float64] | None, None, Run]
 
 
-def lloyd(
-    points: Points,
+def lloyd(way: Way, start: Float64 | State, **options: Any) -> Run:
+    """One restart of K-means: `iterate` to its end.
+
+    Parameters
+    ----------
+    way : Way
+        The rows, and how they find their nearest centres.
+    start : ndarray of shape (k, d), float64, or State
+    **options
+        As for `iterate`.
+    """
+    (run,) = side_by_side(way, [iterate(way, start, **options)])
+    return run
+
+
+def side_by_side(way: Way, restarts: Sequence[Restart]) -> list[Run]:
+    """Several restarts, a step of all at a time, until each has found its `Run`."""
+    going = dict(enumerate(restarts))
+    with way.points.stage("iterations"):
+        _advance(way, going)
+    with way.points.stage("final"):
+        runs = _advance(way, going)
+    return [runs[number] for number in going]
+
+
+def _advance(way: Way, restarts: Mapping[int, Restart]) -> dict[int, Run]:
+    """Assign what restarts ask for until each has paused or found its `Run`."""
+    going, runs = dict(restarts), {}
+    while going:
+        asked = []
+        for number, restart in list(going.items()):
+            try:
+                wish = next(restart)
+            except StopIteration as end:
+                runs[number], wish = end.value, None
+            if wish is None:
+                del going[number]
+            else:
+                asked.append(wish)
+        if asked:
+            way.assign(asked)
+    return runs
+
+
+def iterate(
+    way: Way,
     start: Float64 | State,
     *,
     max_iter: int,
     tol: float,
-    algorithm: str = "auto",
     dtype: Any = np.float64,
     project: Callable[[Float64], Float64] | None = None,
     observe: Observer | None = None,
-) -> Run:
-    """One restart of K-means.
+) -> Restart:
+    """One restart of K-means, which yields centres for all rows to be assigned to.
 
     Parameters
     ----------
-    points : Points
-        The rows.
+    way : Way
+        The rows, and how they find their nearest centres. Does not change the result.
     start : ndarray of shape (k, d), float64, or State
         The centres to start from, or where to go on: the result is then the same to the last bit
         as if the restart had never stopped, except that `Run.rechecked` counts the rows of the
@@ -109,8 +151,6 @@ def lloyd(
         Most iterations.
     tol : float
         Stop when the summed squared shift of the moved and scaled centres is no larger.
-    algorithm : {"auto", "lloyd", "elkan"}
-        How the E-step finds the nearest centres. Does not change the result.
     dtype : numpy dtype
         Precision that centres are rounded to.
     project : callable, optional
@@ -118,6 +158,12 @@ def lloyd(
         centres to start from are there already.
     observe : callable, optional
         Called with the `State` after each iteration. Nothing writes to its arrays later.
+
+    Yields
+    ------
+    clusters, centers
+        What is to be assigned, and to which centres, before it is resumed. None once, after the
+        last iteration: it then asks for nothing but the labels of the centres that it found.
 
     Returns
     -------
@@ -128,53 +174,54 @@ def lloyd(
     S. Lloyd, *Least squares quantization in PCM*, IEEE Trans. Inf. Theory 28 (1982). The stopping
     rule is that of scikit-learn's ``KMeans``.
     """
-    group = points.group
+    points = way.points
     if not isinstance(start, State):
         start = State.first(start)
-    k, known = len(start.centers), start.labels is not NO_LABELS
+    known = start.n_iter == 0 and start.labels is not None
     previous, centers = start.previous, start.centers.astype(dtype).astype(np.float64)
     n_iter, converged, shift = start.n_iter, start.converged, start.shift
     rechecked = start.rechecked
 
-    with points.stage("iterations"):
-        assign = make_assignment(points, k, algorithm, settled=known)
-        average = Centroids(points, k)
-        labels = np.full(points.n, -1, dtype=np.int32)
-        if n_iter > 0:
-            labels = assign(Codebook(points, previous))
-            average.update(labels)
-        while not converged and n_iter < max_iter:
-            before = labels
-            labels = start.labels if n_iter == 0 and known else assign(Codebook(points, centers))
-            means = average(labels, centers)
-            if project is not None:
-                means = project(means)
-            previous, centers = centers, means.astype(dtype).astype(np.float64)
-            n_iter += 1
-            changed = np.count_nonzero(labels != before)
-            changed, doubts = group.sum([changed, assign.rechecked]).tolist()
-            rechecked = start.rechecked + doubts
-            if changed == 0:
-                converged = "strict"
-            else:
-                with np.errstate(over="ignore"):  # from given centres far off
-                    shift = float(np.sum(np.square((centers - previous) * points.scale)))
-                converged = "tol" if shift <= tol else ""
-            if observe is not None:
-                found = labels, average.sums, average.counts
-                observe(State(n_iter, *found, previous, centers, converged, shift, rechecked))
-    with points.stage("final"):
-        if converged != "strict" or not np.array_equal(centers, previous):
-            labels = assign(Codebook(points, centers))
-            average.update(labels)
-            rechecked = start.rechecked + int(group.sum(assign.rechecked))
-        cost = average.inertia(labels, centers)
+    clusters = way.clusters(len(centers), settled=known or n_iter > 0)
+    if n_iter > 0:
+        yield clusters, previous
+        rechecked += _of_all(points, clusters.rechecked)
+    while not converged and n_iter < max_iter:
+        if known and n_iter == 0:
+            clusters.begin(start.labels)
+        else:
+            yield clusters, centers
+        found = means(points, clusters, centers)
+        if project is not None:
+            found = project(found)
+        previous, centers = centers, found.astype(dtype).astype(np.float64)
+        n_iter += 1
+        changed, doubts = points.group.sum([clusters.changed, clusters.rechecked]).tolist()
+        rechecked += doubts
+        if changed == 0:
+            converged = "strict"
+        else:
+            with np.errstate(over="ignore"):  # from given centres far off
+                shift = float(np.sum(np.square((centers - previous) * points.scale)))
+            converged = "tol" if shift <= tol else ""
+        if observe is not None:
+            seen = clusters.labels, clusters.sums, clusters.counts
+            observe(State(n_iter, *seen, previous, centers, converged, shift, rechecked))
+    yield None
+    if converged != "strict" or not np.array_equal(centers, previous):
+        yield clusters, centers
+        rechecked += _of_all(points, clusters.rechecked)
     return Run(
-        labels=labels,
-        inertia=cost,
+        labels=np.array(clusters.labels),
+        inertia=inertia(way, clusters, centers),
         centers=centers,
         n_iter=n_iter,
         converged=converged,
         shift=shift,
         rechecked=rechecked,
     )
+
+
+def _of_all(points: Points, number: int) -> int:
+    """The sum of a number of each rank."""
+    return int(points.group.sum(number))

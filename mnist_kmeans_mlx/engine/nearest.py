@@ -10,20 +10,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
 from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, Device, product, slices
+from mnist_kmeans_mlx.engine.centers import tolerance
 from mnist_kmeans_mlx.engine.decision import HUGE, TINY, decide_pairs, euclidean, power_of_two
-from mnist_kmeans_mlx.engine.distances import tolerance, undecided
 from mnist_kmeans_mlx.engine.exact import Exact, joined
-from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels
+from mnist_kmeans_mlx.engine.points import Float64, Labels
+from mnist_kmeans_mlx.engine.ways import comparing
 
-# Bytes of float32 rows, or of scores, that a core works on at once: they stay in its cache.
-BLOCK = 1 << 20
 # Bytes of float64 rows, or of their distances, that a core works on at once.
-STEP_BYTES = 4 << 20
+BLOCK, STEP_BYTES = 1 << 20, 4 << 20
 # Below this share of what the product adds and subtracts, cancellation has cost it six digits.
 CANCELLED = 1e-6
 # Between these float32 holds squares of centres, and of rows a good deal farther off.
@@ -45,7 +43,7 @@ class Nearest:
 
     def __init__(self, centers: Float64, device: Device) -> None:
         self.centers, self.device = centers, device
-        k, d = centers.shape
+        d = centers.shape[1]
         origin, largest = _middle(centers), float(np.abs(centers).max())
         reach = float(np.abs(centers - origin).max())
         # Centres around zero, such as pixels, stay where they are: to move rows costs a pass.
@@ -59,15 +57,12 @@ class Nearest:
         self._moves_narrow = self._scale == 1 and largest < HELD
         moved = (centers - origin) * self._scale
         norms_sq = np.square(moved).sum(axis=1)
-        self._factor = (-2.0 * moved).astype(np.float32).T
-        self._constant = norms_sq.astype(np.float32)
-        slope, constant = tolerance(device, d, float(np.sqrt(norms_sq.max())))
+        comparison, factor = comparing(device), (-2.0 * moved).astype(np.float32).T
+        self._compared = comparison(device, factor, norms_sq.astype(np.float32))
+        rounding, largest_norm = comparison.rounding(device), float(np.sqrt(norms_sq.max()))
+        slope, self._offset = tolerance(rounding, d, largest_norm)
         # The norm of a row is itself a sum of float32.
-        self._slope = np.float32(slope * (1 + (d + 4) * FLOAT32_ROUNDOFF))
-        self._offset = np.float32(constant)
-        # A GPU wants few large steps.
-        step_bytes = BLOCK if device.is_host else device.chunk_bytes
-        self._step = max(1, step_bytes // (4 * max(d, k)))
+        self._slope = slope * (1 + (d + 4) * FLOAT32_ROUNDOFF)
 
     def labels(self, rows: Any) -> Labels:
         """The nearest centre of each row in float64 arithmetic; of equally near ones the first.
@@ -85,21 +80,17 @@ class Nearest:
         labels = np.zeros(n, dtype=np.int32)
         if len(self.centers) == 1:
             return labels
-        compare = self._on_host if self.device.is_host else self._on_device
 
         def decide(part: slice) -> None:
             block = dense(rows[part])
-            label, doubtful, close = compare(block)
+            moved = self._moved(block)
+            label, doubtful, close = self._compared.nearest(moved, self._slope, self._offset)
             if len(doubtful) > 0:
                 row, center = np.nonzero(close)
-                some = block[doubtful]
-                label[doubtful] = decide_pairs(some, row, self.centers, center)
+                label[doubtful] = decide_pairs(block[doubtful], row, self.centers, center)
             labels[part] = label
 
-        if n <= self._step and self.device.is_host:
-            decide(slice(0, n))  # to wake threads takes longer than a few rows
-        else:
-            self.device.map(decide, slices(n, self._step))
+        self._compared.each(decide, n)
         return labels
 
     def costs(self, rows: Any, labels: Labels) -> Float64:
@@ -176,8 +167,10 @@ class Nearest:
         width = 8 * max(self.centers.shape)
         self.device.host.map(measure, slices(rows.shape[0], max(1, STEP_BYTES // width)))
 
-    def _moved(self, block: npt.NDArray[Any]) -> Float32:
-        """Rows in the frame of the centres; too far out they are infinite."""
+    def _moved(self, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Rows in the frame of the centres, in float32 or bytes; too far out they are infinite."""
+        if self._moves_narrow and self._origin is None and block.dtype == np.uint8:
+            return block  # a quarter of the bytes to send
         with np.errstate(over="ignore"):
             if not self._moves_narrow or not np.can_cast(block.dtype, np.float32):
                 block = block.astype(np.float64, copy=False)
@@ -188,36 +181,6 @@ class Nearest:
             if self._scale != 1:
                 block = block * self._scale
             return block.astype(np.float32, copy=False)
-
-    def _on_host(self, block: npt.NDArray[Any]) -> tuple[Labels, Index, npt.NDArray[np.bool_]]:
-        """Nearest centres; rows in doubt, and which centres these may be nearest to."""
-        moved = self._moved(block)
-        with np.errstate(over="ignore", invalid="ignore"):
-            error = self._slope * np.sqrt(np.vecdot(moved, moved)) + self._offset
-            # Scores of one centre side by side: rows are compared with one another, not along.
-            scores = np.ascontiguousarray(product(moved, self._factor).T)
-            scores += self._constant[:, None]
-            # Whatever is not a number is in doubt.
-            close = ~(scores > scores.min(axis=0) + 2 * error)
-        m = len(moved)
-        center, row = np.divmod(np.flatnonzero(close), m)
-        label = np.empty(m, dtype=np.int32)
-        label[row] = center
-        if len(row) == m:
-            return label, np.zeros(0, np.intp), close[:, :0].T
-        doubtful = np.flatnonzero(np.bincount(row, minlength=m) > 1)
-        return label, doubtful, close[:, doubtful].T
-
-    def _on_device(self, block: npt.NDArray[Any]) -> tuple[Labels, Index, npt.NDArray[np.bool_]]:
-        """The same as MLX operations."""
-        if self._moves_narrow and self._origin is None and block.dtype == np.uint8:
-            moved = mx.array(block).astype(mx.float32)  # a quarter of the bytes to send
-        else:
-            moved = mx.array(self._moved(block))
-        norms = mx.sqrt(mx.sum(mx.square(moved), axis=1))
-        scores = self.device.matmul(moved, mx.array(self._factor)) + mx.array(self._constant)
-        label, doubtful, close = undecided(scores, float(self._slope) * norms + float(self._offset))
-        return label.copy(), doubtful, close
 
 
 def dense(rows: Any) -> npt.NDArray[Any]:

@@ -50,8 +50,8 @@ class Restarts:
         ``seed(restart)`` gives the start, and the position of the source of draws after that.
         Called in order.
     solve : callable
-        ``solve(restart, start, observe)`` gives the `Run` from a start, and calls the observer
-        after each iteration.
+        ``solve(starts)`` gives the `Run` of each of some restarts, from the number of one, where it
+        begins, and what to call after each of its iterations.
     better : callable
         ``better(run, best)``: whether a run takes the place of an earlier one.
     tell : callable, optional
@@ -64,7 +64,7 @@ class Restarts:
         n: int,
         *,
         seed: Callable[[int], tuple[Start, Any]],
-        solve: Callable[[int, Start, Observer], Run],
+        solve: Callable[[list[tuple[int, Start, Observer]]], list[Run]],
         better: Callable[[Run, Run], bool],
         tell: Callable[[Standing, Any], None] | None = None,
     ) -> None:
@@ -77,10 +77,11 @@ class Restarts:
         self._runs: dict[int, Run] = {}
         self._stopped = False
 
-    def run(self, device: Device, side_by_side: int) -> Run:
-        """The best of all, found by so many at a time."""
+    def run(self, device: Device, threads: int, together: int = 1) -> Run:
+        """The best of all, found by so many threads, each of which solves so many together."""
+        self._together = together
         try:
-            device.map(self._work, range(min(side_by_side, self.n - self._next)))
+            device.map(self._work, range(min(threads, self.n - self._next)))
         except BaseException:
             with self._telling:
                 self._stopped = True
@@ -91,24 +92,26 @@ class Restarts:
     def _work(self, worker: int) -> None:
         """Take restarts until there are no more."""
         try:
-            while (taken := self._take()) is not None:
-                restart, start = taken
-                self._end(restart, self._solve(restart, start, self._observer(restart)))
+            while taken := self._take():
+                runs = self._solve([(*one, self._observer(one[0])) for one in taken])
+                for (restart, _), run in zip(taken, runs, strict=True):
+                    self._end(restart, run)
         except _Stopped:
             pass
         except BaseException:
             self._stopped = True
             raise
 
-    def _take(self) -> tuple[int, Start] | None:
-        """The next restart, and where it begins."""
+    def _take(self) -> list[tuple[int, Start]]:
+        """The next restarts, and where they begin."""
+        taken: list[tuple[int, Start]] = []
         with self._seeding:
-            restart = self._next
-            if restart == self.n or self._stopped:
-                return None
-            self._next += 1
-            start, self._positions[restart] = self._seed(restart)
-            return restart, start
+            while len(taken) < self._together and self._next < self.n and not self._stopped:
+                restart = self._next
+                self._next += 1
+                start, self._positions[restart] = self._seed(restart)
+                taken.append((restart, start))
+        return taken
 
     def _observer(self, restart: int) -> Observer:
         def observe(state: State) -> None:

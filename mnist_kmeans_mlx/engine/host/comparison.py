@@ -8,9 +8,10 @@ from copy import copy
 import numpy as np
 
 from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, product
-from mnist_kmeans_mlx.engine.distances import Codebook
+from mnist_kmeans_mlx.engine.centers import Centers
+from mnist_kmeans_mlx.engine.host.rows import HostRows
+from mnist_kmeans_mlx.engine.host.sketch import Sketch, TurningSketch
 from mnist_kmeans_mlx.engine.points import Float32, Index, Labels
-from mnist_kmeans_mlx.engine.sketch import TurningSketch
 
 # With fewer centres than this, or in a sketch, a row is compared with its own no more quickly than
 # with all.
@@ -35,7 +36,7 @@ class Comparison:
         Where products are lower bounds of scores: what times the last but one column of a row is
         how far below they can be.
     tolerance : tuple of float
-        Slope and constant of the rounding, as in `Codebook.tolerance`.
+        Slope and constant of the rounding, as in `Centers.tolerance`.
     largest_norm : float
         Of a centre.
     """
@@ -54,22 +55,21 @@ class Comparison:
         self._largest = np.float32(largest_norm)
 
     @classmethod
-    def whole(cls, codebook: Codebook) -> Comparison:
+    def whole(cls, rows: HostRows, centers: Centers) -> Comparison:
         """Of whole rows with the centres."""
-        factor, constant = codebook.factor.T, codebook.constant
-        rows, norm = codebook.points.float32, codebook.largest_norm
-        return cls(rows, factor, constant, None, codebook.tolerance, norm)
+        factor, constant = centers.factor.T, centers.constant
+        tolerance, norm = centers.tolerance, centers.largest_norm
+        return cls(rows.float32, factor, constant, None, tolerance, norm)
 
     @classmethod
-    def sketched(cls, codebook: Codebook, sketch: TurningSketch) -> Comparison:
+    def sketched(cls, rows: HostRows, centers: Centers, sketch: TurningSketch) -> Comparison:
         """Of sketched rows with the centres."""
-        sketched = codebook.sketched(sketch)
+        factor, tolerance = sketched(rows, centers, sketch)
 
-        def rows(index: Index) -> Float32:
+        def chosen(index: Index) -> Float32:
             return np.take(sketch.rows, index, axis=0)
 
-        factor, norm = sketched.factor, codebook.largest_norm
-        return cls(rows, factor, None, -2 * factor[-2], sketched.tolerance, norm)
+        return cls(chosen, factor, None, -2 * factor[-2], tolerance, centers.largest_norm)
 
     def of_some(self, centers: Index) -> Comparison:
         """The same of whole rows with some of the centres, in this order."""
@@ -130,6 +130,18 @@ class Comparison:
         score += norms_sq - error
         np.maximum(score, 0, out=score)
         return np.sqrt(score, out=score)
+
+
+def sketched(
+    rows: HostRows, centers: Centers, sketch: Sketch | TurningSketch
+) -> tuple[Float32, tuple[float, float]]:
+    """Centres ``(m + 2, k)`` as a sketch of the rows sees them.
+
+    Returns with slope and constant of the rounding of a product, as in `Centers.tolerance`.
+    """
+    factor, slope = sketch.axes.centers(centers.moved, centers.norms_sq, rows.points.host)
+    # The squared norms of the centres are rounded and multiplied like all else.
+    return factor, (slope, 1.01 * 4 * FLOAT32_ROUNDOFF * float(centers.norms_sq.max()))
 
 
 def two_smallest(scores: Float32) -> tuple[Index, Float32, Float32]:

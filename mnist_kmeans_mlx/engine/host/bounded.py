@@ -1,14 +1,15 @@
-"""E-step: the nearest centre of every row, as float64 arithmetic decides it."""
+"""E-step on the host: only what bounds leave open is compared."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
 from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, slices
-from mnist_kmeans_mlx.engine.bounds import LowerBounds
-from mnist_kmeans_mlx.engine.comparison import (
+from mnist_kmeans_mlx.engine.centers import Centers
+from mnist_kmeans_mlx.engine.host.bounds import LowerBounds
+from mnist_kmeans_mlx.engine.host.comparison import (
     FEW,
     Comparison,
     Pairs,
@@ -17,10 +18,9 @@ from mnist_kmeans_mlx.engine.comparison import (
     two_smallest_of_pairs,
     two_smallest_with_own,
 )
-from mnist_kmeans_mlx.engine.distances import Codebook, decide, undecided
-from mnist_kmeans_mlx.engine.nearest import Nearest
-from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels, Points
-from mnist_kmeans_mlx.engine.sketch import sketch_bytes
+from mnist_kmeans_mlx.engine.host.rows import HostRows
+from mnist_kmeans_mlx.engine.host.sketch import sketch_bytes
+from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels
 
 # Bytes of float32 rows that a core works on at once: with their scores they stay in its cache.
 BLOCK = 4 << 20
@@ -35,76 +35,17 @@ CROWD = 8
 REACH = 4
 
 
-class Assignment(Protocol):
-    """An E-step: called with centres, it returns the nearest one of every row."""
-
-    rechecked: int
-
-    def __call__(self, codebook: Codebook) -> Labels:
-        """Labels ``(n,)``, int32; of equally near centres the first."""
-
-
-def make_assignment(points: Points, k: int, algorithm: str, settled: bool = False) -> Assignment:
-    """E-step for `algorithm` "lloyd", "elkan" or "auto".
-
-    Bounds pay where comparing costs more than looking up, and are kept on the host: "auto" takes
-    them on the CPU. `settled` is whether the first centres to come are means.
-    """
-    if k == 1 or algorithm == "lloyd" or points.device.kind != "cpu":
-        return FullAssignment(points)
-    return BoundedAssignment(points, k, bounds_bytes(points, k) <= points.spare, settled)
-
-
-def bounds_bytes(points: Points, k: int) -> int:
+def bounds_bytes(rows: HostRows, k: int) -> int:
     """What a rich `BoundedAssignment` keeps of all rows."""
-    each = 2 * k if _is_dear(points, k) else 0
-    shared = sketch_bytes(points.n, points.d) if points.turning_width(k) else 0
+    points, each = rows.points, 2 * k if _is_dear(rows, k) else 0
+    shared = sketch_bytes(points.n, points.d) if rows.turning_width(k) else 0
     # And label, norm and two bounds.
-    return points.n * (4 * (4 + points.turning_width(k)) + each) + shared
+    return points.n * (4 * (4 + rows.turning_width(k)) + each) + shared
 
 
-def _is_dear(points: Points, k: int) -> bool:
+def _is_dear(rows: HostRows, k: int) -> bool:
     """Whether to compare a row with `k` centres takes longer than to look up bounds to each."""
-    return (points.turning_width(k) or points.d) > WIDE
-
-
-class FullAssignment:
-    """Compare every row with every centre.
-
-    As MLX operations; on a CPU, where most of these use a single core and make passes over what
-    they should keep in its cache, with NumPy as `BoundedAssignment` begins.
-    """
-
-    def __init__(self, points: Points) -> None:
-        self.points = points
-        self.rechecked = 0
-
-    def __call__(self, codebook: Codebook) -> Labels:
-        points = self.points
-        if not codebook.is_near:
-            return _from_afar(self, codebook)
-        if points.device.is_host:
-            host = BoundedAssignment(points, codebook.k, rich=False)
-            labels = host(codebook)
-            self.rechecked += host.rechecked
-            return labels
-        labels = np.empty(points.n, dtype=np.int32)
-        slope, constant = codebook.tolerance
-        norms = points.norms
-
-        def compare(part: slice) -> int:
-            scores = codebook.scores(points.block(part))
-            labels[part], doubtful, close = undecided(scores, slope * norms[part] + constant)
-            if len(doubtful) > 0:
-                rows = part.start + doubtful
-                labels[rows] = decide(codebook, rows, close)
-            return len(doubtful)
-
-        # With the rows themselves, where these are sent anew.
-        width = codebook.k if points.keep else max(codebook.k, points.d)
-        parts = points.device.parts(points.n, width)
-        self.rechecked += sum(points.device.map(compare, parts))
-        return labels
+    return (rows.turning_width(k) or rows.points.d) > WIDE
 
 
 class BoundedAssignment:
@@ -133,7 +74,7 @@ class BoundedAssignment:
 
     Parameters
     ----------
-    points : Points
+    rows : HostRows
         The rows.
     k : int
         Number of centres.
@@ -144,19 +85,20 @@ class BoundedAssignment:
         little of where means will be.
     """
 
-    def __init__(self, points: Points, k: int, rich: bool = True, settled: bool = False) -> None:
-        self.points = points
+    def __init__(self, rows: HostRows, k: int, rich: bool = True, settled: bool = False) -> None:
+        self.rows, self.points = rows, rows.points
+        points = rows.points
         self.k = k
         self.rechecked = 0
         self.compared = 0
         self._labels = np.zeros(points.n, dtype=np.int32)
-        self._norms_sq = points.norms_sq.astype(np.float32)
+        self._norms_sq = rows.norms_sq.astype(np.float32)
         self._upper, self._nearest_other = np.empty((2, points.n), dtype=np.float32)
-        self._sketch = points.turning_sketch(k) if rich else None
-        each = rich and _is_dear(points, k)
+        self._sketch = rows.turning_sketch(k) if rich else None
+        each = rich and _is_dear(rows, k)
         self._lower = None
         if each:
-            usual = np.sqrt(points.norms_sq.sum() / max(1, points.n))
+            usual = np.sqrt(rows.norms_sq.sum() / max(1, points.n))
             self._lower = LowerBounds(points.n, k, REACH * usual)
         self._movers = k // 8 if self._sketch is None and not each and k > MANY else 0
         self._drift = np.zeros(k)
@@ -166,19 +108,20 @@ class BoundedAssignment:
         # Rows that the sketch left open since its axes were turned.
         self._left_open = points.n
 
-    def __call__(self, codebook: Codebook) -> Labels:
+    def __call__(self, centers: Centers) -> Labels:
         points = self.points
-        if not codebook.is_near:
-            return _from_afar(self, codebook)
-        step, first = self._step(codebook), self._previous is None
-        self._previous = codebook.centers
-        whole, sketched = Comparison.whole(codebook), None
+        if not centers.is_near:  # the next ones, means, lie among the rows
+            self.rechecked = points.n
+            return centers.nearest(np.arange(points.n))
+        step, first = self._step(centers), self._previous is None
+        self._previous = centers.centers
+        whole, sketched = Comparison.whole(self.rows, centers), None
         movers = whole.of_some(step.movers) if self._movers else None
         if self._sketch is not None and self._settled:
             if self._left_open >= points.n:
-                codebook.turn(self._sketch)
+                self._sketch.turn(centers.moved)
                 self._left_open = 0
-            sketched = Comparison.sketched(codebook, self._sketch)
+            sketched = Comparison.sketched(self.rows, centers, self._sketch)
 
         def advance(part: slice) -> tuple[int, Index]:
             if first:
@@ -200,19 +143,19 @@ class BoundedAssignment:
         left_open, doubts = sum(n for n, _ in found), np.concatenate([rows for _, rows in found])
         self._left_open += left_open
         self.compared += left_open
-        self._labels[doubts] = decide(codebook, doubts)
+        self._labels[doubts] = centers.nearest(doubts)
         # Bounds of a row in doubt may be those of another centre: compare it again next time.
         self._nearest_other[doubts] = 0
         if self._lower is not None:
             self._lower.drop(doubts)
-        self.rechecked += len(doubts)
+        self.rechecked = len(doubts)
         return self._labels.copy()
 
-    def _step(self, codebook: Codebook) -> _Step:
+    def _step(self, centers: Centers) -> _Step:
         """How far centres have come now."""
         moved = np.zeros(self.k)
         if self._previous is not None:
-            moved = np.square((codebook.centers - self._previous) * self.points.scale).sum(axis=1)
+            moved = np.square((centers.centers - self._previous) * self.points.scale).sum(axis=1)
             moved = np.sqrt(moved) * (1 + 1e-6)
         before = self._largest_drift
         self._drift += moved
@@ -221,7 +164,7 @@ class BoundedAssignment:
         self._largest_drift += float(moved.max())
         order = np.argsort(-moved)
         rest = before + moved[order[self._movers]]
-        largest = np.sqrt(self.points.largest_norm_sq) + codebook.largest_norm + self._largest_drift
+        largest = np.sqrt(self.rows.largest_norm_sq) + centers.largest_norm + self._largest_drift
         return _Step(
             self._drift.astype(np.float32),
             np.float32(self._largest_drift),
@@ -371,13 +314,6 @@ class BoundedAssignment:
         self._labels[rows] = label
         self._upper[rows] = upper - step.drift[label]
         self._nearest_other[rows] = nearest_other + step.largest_drift
-
-
-def _from_afar(assignment: Assignment, codebook: Codebook) -> Labels:
-    """Labels by given centres far beyond all rows; the next ones, means, lie among these."""
-    points = codebook.points
-    assignment.rechecked += points.n
-    return Nearest(codebook.centers, points.device).labels(points.rows)
 
 
 def _blocks(n: int, *widths: int) -> list[slice]:

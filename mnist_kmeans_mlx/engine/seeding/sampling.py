@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Literal
 
 import numpy as np
@@ -92,3 +93,18 @@ def random_rows(points: Points, k: int, random_state: np.random.RandomState) -> 
         mine = found - points.offset
         shares[mine[(mine >= 0) & (mine < points.n)]] = 0
     return chosen
+
+
+def default_trials(k: int) -> int:
+    """Candidates per step of greedy k-means++."""
+    return 2 + int(np.log(k))
+
+
+def split(random_state: np.random.RandomState, k: int) -> np.random.RandomState:
+    """Source of the draws that `plus_plus` takes from another, which then go on after them.
+
+    How many these are does not depend on the rows: several can be seeded at a time.
+    """
+    own = deepcopy(random_state)
+    random_state.random_sample(1 + (k - 1) * default_trials(k))
+    return own

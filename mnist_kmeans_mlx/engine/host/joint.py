@@ -8,44 +8,48 @@ import numpy as np
 
 from mnist_kmeans_mlx.device import slices
 from mnist_kmeans_mlx.engine.exact import joined
-from mnist_kmeans_mlx.engine.points import Float64, Index, Labels, Points
-from mnist_kmeans_mlx.engine.sampling import WeightedSampling, first_row
-from mnist_kmeans_mlx.engine.seeding import default_trials, exact_distances
+from mnist_kmeans_mlx.engine.host.plus_plus import exact_distances
+from mnist_kmeans_mlx.engine.host.rows import HostRows
+from mnist_kmeans_mlx.engine.points import Float64, Index, Labels
+from mnist_kmeans_mlx.engine.seeding.sampling import WeightedSampling, default_trials, first_row
 
 
-def pays(points: Points, k: int, n: int) -> bool:
+def pays(rows: HostRows, k: int, n: int) -> bool:
     """Whether `n` seedings can be made together, in less time than one by one."""
+    points = rows.points
     trials = default_trials(k)
     fits = 8 * points.n * n * (trials + 2) <= points.spare
-    able = fits and points.products_are_exact
+    able = fits and rows.products_are_exact
     # With many centres few rows come closer to any candidate. Measured on MNIST.
     return bool(points.group.min(able and n >= trials))
 
 
 def plus_plus(
-    points: Points, k: int, sources: Sequence[np.random.RandomState]
+    rows: HostRows, k: int, sources: Sequence[np.random.RandomState], trials: int
 ) -> list[tuple[Index, Labels]]:
-    """What `seeding.plus_plus` chooses from each of several sources, a step of all at a time.
+    """What `plus_plus.plus_plus` chooses from each of several sources, a step of all at a time.
 
     A pass that converts rows once, and multiplies them with the candidates of all, takes less time
     than to rule most of them out for each by itself.
 
     Parameters
     ----------
-    points : Points
+    rows : HostRows
         The rows, of which products are exact.
     k : int
         How many to choose.
     sources : sequence of numpy.random.RandomState
         Sources of the draws.
+    trials : int
+        Candidates per step.
 
     Returns
     -------
     list of (ndarray of int, shape (k,), ndarray of int32, shape (n,))
         For each source the numbers of the chosen rows, and which is nearest to each row, as
-        `seeding.plus_plus` finds them.
+        that finds them.
     """
-    seedings = _Seedings(points, sources, default_trials(k))
+    seedings = _Seedings(rows, sources, trials)
     steps = [seedings.keep_best(seedings.first())]
     while len(steps) < k:
         steps.append(seedings.keep_best(seedings.draw()))
@@ -62,11 +66,12 @@ class _Seedings:
     """
 
     def __init__(
-        self, points: Points, sources: Sequence[np.random.RandomState], trials: int
+        self, rows: HostRows, sources: Sequence[np.random.RandomState], trials: int
     ) -> None:
-        self.points, self.sources, self.trials = points, sources, trials
+        self.rows, self.points, self.sources, self.trials = rows, rows.points, sources, trials
+        points = rows.points
         self.nearest = np.zeros((len(sources), points.n), dtype=np.int32)
-        self._exact = exact_distances(points)
+        self._exact = exact_distances(rows)
         # Squared distances to the rows chosen so far, and with each candidate as well.
         self._closest = np.full((len(sources), points.n), np.inf)
         self._left = np.empty((len(sources), trials, points.n))
@@ -93,7 +98,7 @@ class _Seedings:
 
         def measure(part: slice) -> Float64:
             own = left[:, :, part]
-            distances = points.distances_sq_to_each(part, rows).reshape(own.shape)
+            distances = self.rows.distances_sq_to_each(part, rows).reshape(own.shape)
             np.minimum(distances, self._closest[:, None, part], out=own)
             return exact.split(own if weights is None else own * weights[part]).sum(axis=-1)
 

@@ -1,0 +1,89 @@
+"""The host's way, from rows to labels and sums."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mnist_kmeans_mlx.device import host_rounding
+from mnist_kmeans_mlx.engine.centers import Centers
+from mnist_kmeans_mlx.engine.host import joint
+from mnist_kmeans_mlx.engine.host.bounded import BoundedAssignment, bounds_bytes
+from mnist_kmeans_mlx.engine.host.plus_plus import plus_plus
+from mnist_kmeans_mlx.engine.host.rows import HostRows
+from mnist_kmeans_mlx.engine.host.sums import HostSums
+from mnist_kmeans_mlx.engine.points import Float64, Index, Labels, Points
+
+
+class HostWay:
+    """Rows on the host: a `Way`."""
+
+    def __init__(self, points: Points) -> None:
+        self.points = points
+        self.rows = HostRows(points)
+        self.norm_sq, self.mean_variance = self.rows.norm_sq, self.rows.mean_variance
+
+    def clusters(self, k: int, settled: bool = False) -> HostClusters:
+        """Of a new restart."""
+        return HostClusters(self.rows, k, settled)
+
+    def assign(self, asked: Sequence[tuple[HostClusters, Float64]]) -> None:
+        """Give each row to the nearest of some centres."""
+        for clusters, centers in asked:
+            clusters.assign(centers)
+
+    def side_by_side(self, k: int) -> tuple[int, int]:
+        """How many threads may each have a restart, and how many of these they take together."""
+        points = self.points
+        if not points.keep:
+            return 1, 1
+        threads = max(1, min(points.host.workers, points.spare // bounds_bytes(self.rows, k)))
+        if threads > 1:
+            self.rows.turning_base(k)  # with all threads, before these part
+        return threads, 1
+
+    def seeds_together(self, k: int, n: int) -> bool:
+        """Whether `n` seedings take less time together than one by one."""
+        return joint.pays(self.rows, k, n)
+
+    def seed(
+        self, k: int, sources: Sequence[np.random.RandomState], trials: int
+    ) -> list[tuple[Index, Labels]]:
+        """Greedy k-means++ from each of several sources of draws."""
+        if len(sources) > 1 and self.seeds_together(k, len(sources)):
+            return joint.plus_plus(self.rows, k, sources, trials)
+        return [plus_plus(self.rows, k, source, trials) for source in sources]
+
+
+class HostClusters:
+    """Labels and sums of one restart: `Clusters`."""
+
+    def __init__(self, rows: HostRows, k: int, settled: bool) -> None:
+        self._points = rows.points
+        self._rich = k > 1 and bounds_bytes(rows, k) <= rows.points.spare
+        self._nearest = BoundedAssignment(rows, k, self._rich, settled)
+        self._sums = HostSums(rows, k)
+        self.labels: Labels = np.full(rows.points.n, -1, dtype=np.int32)
+        self.changed, self.rechecked = 0, 0
+
+    @property
+    def sums(self) -> Float64:
+        """Weighted sums of the rows of each cluster."""
+        return self._sums.sums
+
+    @property
+    def counts(self) -> Float64:
+        """Their weights."""
+        return self._sums.counts
+
+    def begin(self, labels: Labels) -> None:
+        """Take clusters that seeding found."""
+        self.changed, self.rechecked = int(np.count_nonzero(labels != self.labels)), 0
+        self.labels = labels
+        self._sums.update(labels)
+
+    def assign(self, centers: Float64) -> None:
+        """Give each row to the nearest of the centres."""
+        self.begin(self._nearest(Centers(self._points, centers, host_rounding())))
+        self.rechecked = self._nearest.rechecked
