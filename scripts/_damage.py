@@ -7,6 +7,7 @@ import json
 import struct
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from mnist_kmeans_mlx.bisecting import BisectingKMeans
 from mnist_kmeans_mlx.checkpoint import Checkpoint, CheckpointError
 from mnist_kmeans_mlx.datasets import DatasetError, load_matrix, load_mnist
 from mnist_kmeans_mlx.datasets.mnist import idx_bytes
+from mnist_kmeans_mlx.engine.host.way import HostWay
 from mnist_kmeans_mlx.estimator import KMeans
 from mnist_kmeans_mlx.minibatch import MiniBatchKMeans
 from mnist_kmeans_mlx.persistence import ModelError, load_model, safetensors, save_model
@@ -155,9 +157,10 @@ def interrupted_fit(path, matrix, after=7):
 
     checkpoint.note = interrupt
     fit = new_fit()
-    fit._side_by_side = lambda points: 1  # else what is told of restarts depends on their pace
     try:
-        checkpoint.fit(fit, matrix)
+        # Side by side what is told of restarts depends on their pace.
+        with mock.patch.object(HostWay, "side_by_side", return_value=(1, 1)):
+            checkpoint.fit(fit, matrix)
     except KeyboardInterrupt:
         return
     raise AssertionError("the fit was too short")

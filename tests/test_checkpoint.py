@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from sklearn import cluster
 from mnist_kmeans_mlx.bisecting import BisectingKMeans
 from mnist_kmeans_mlx.checkpoint import Checkpoint, CheckpointError
 from mnist_kmeans_mlx.device import Device, resolve
+from mnist_kmeans_mlx.engine.host.way import HostWay
 from mnist_kmeans_mlx.estimator import KMeans
 from mnist_kmeans_mlx.persistence.record import read_record
 from mnist_kmeans_mlx.progress import History
@@ -44,7 +46,6 @@ def stop_after(
     notes, path, estimator, X, sample_weight=None, error=KeyboardInterrupt, side_by_side=1
 ):
     """Go on with a fit for some iterations; returns the Checkpoint, or None if the fit ended."""
-    estimator._side_by_side = lambda points: side_by_side
     checkpoint = Checkpoint(path, resume=True, iterations=1)
     note = checkpoint.note
 
@@ -58,7 +59,8 @@ def stop_after(
 
     checkpoint.note = count
     try:
-        checkpoint.fit(estimator, X, sample_weight)
+        with mock.patch.object(HostWay, "side_by_side", return_value=(side_by_side, 1)):
+            checkpoint.fit(estimator, X, sample_weight)
     except error:
         return checkpoint
     return None
@@ -355,6 +357,7 @@ DIES = """
 import os, signal, sys
 import numpy as np
 from mnist_kmeans_mlx import Checkpoint, KMeans
+from mnist_kmeans_mlx.engine.host.way import HostWay
 
 moment, path, rows, device = sys.argv[1:]
 writes = 0
@@ -370,7 +373,7 @@ def die(*args):
 setattr(os, moment, die)
 checkpoint = Checkpoint(path, iterations=1)
 note = checkpoint.note
-KMeans._side_by_side = lambda self, points: 1
+HostWay.side_by_side = lambda self, k: (1, 1)
 checkpoint.note = lambda *how_far: (setattr(checkpoint, "_cost", 0), note(*how_far))
 checkpoint.fit(KMeans(9, n_init=3, random_state=4, device=device), np.load(rows))
 """

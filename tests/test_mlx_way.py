@@ -12,7 +12,7 @@ from mnist_kmeans_mlx import KMeans
 from mnist_kmeans_mlx.device import resolve
 from mnist_kmeans_mlx.engine.host.way import HostWay
 from mnist_kmeans_mlx.engine.lloyd import iterate, lloyd, side_by_side
-from mnist_kmeans_mlx.engine.mlx import crossing, rows, seeding, way
+from mnist_kmeans_mlx.engine.mlx import crossing, rows, seeding, step, way
 from mnist_kmeans_mlx.engine.mlx.way import MlxWay
 from mnist_kmeans_mlx.engine.points import Points
 
@@ -59,8 +59,15 @@ def test_neither_blocks_nor_dtypes_show(dtype, keep, chunk_bytes):
 
 
 def test_a_buffer_that_is_too_small_is_made_larger(monkeypatch):
-    monkeypatch.setattr(way, "FEWEST", 1)
-    monkeypatch.setattr(way, "larger", lambda n: max(1, n // 5))
+    assign = MlxWay.assign
+
+    def with_small_buffers(self, asked):
+        for clusters, _ in asked:
+            clusters._doubts = clusters._changes = 1
+        assign(self, asked)
+
+    monkeypatch.setattr(MlxWay, "assign", with_small_buffers)
+    monkeypatch.setattr(step, "FEWEST", 1)
     given = oracle.make_rows("grid", 2000, 3, seed=0)
     host, device = both(given)
     limits = {"max_iter": 60, "tol": 0}

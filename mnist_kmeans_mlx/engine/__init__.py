@@ -1,13 +1,13 @@
 """The mathematics of K-means: arrays in, arrays out; no files, no printing, no clock.
 
-Begin with `lloyd`, the loop: assign, average, stop. What it calls, from the top down:
+Begin with `lloyd`, the loop: assign, average, stop. It does not know who assigns: that is a *way*,
+and `ways` holds what all ways have in common, and chooses one.
 
-- `restarts`: the best of several runs; `seeding`, `joint` (several at once) and `sampling`: where
-  they start.
-- `assignment`: the E-step, as MLX operations or on the host with bounds (`comparison`, `bounds`,
-  `sketch`); `centroids`: the M-step, with empty clusters and inertia.
-- `distances`: centres as products see them, and the bound of what products lose;
-  `decision`: rows that float32 leaves in doubt, in float64.
-- `points`: the rows of a fit in their frame; `exact`: sums that no order changes; `sphere`: cosine.
+- `mlx`: the MLX way. From rows to labels on the device, in large steps. Begin with `mlx.way`.
+- `host`: the host's way. NumPy on all cores, which compares less by bounds. Begin with `host.way`.
+- `restarts`: the best of several runs; `seeding`: where they start; `means`: the M-step.
+- `points`: the rows of a fit in their `frame`; `centers`: centres in it, and the bound of what
+  products with them lose; `decision`: rows that float32 leaves in doubt, in float64; `exact`: sums
+  that no order changes; `sphere`: cosine; `fingerprint`: what tells rows from others.
 - `nearest`: what fitted centres are asked, in a frame of their own; `minibatch`: a batch at a time.
 """
