@@ -76,7 +76,7 @@ class BisectingKMeans(BaseKMeans):
         Weighted sum of squared distances of the rows to the centres of their clusters.
     n_features_in_ : int
         Number of features seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, where `X` has string names.
     device_ : {"gpu", "cpu"}
         Where `fit` ran.

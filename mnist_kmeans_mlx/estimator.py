@@ -111,7 +111,7 @@ n_features), default="k-means++"
         Iterations of the best restart.
     n_features_in_ : int
         Number of features seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, where `X` has string names.
     device_ : {"gpu", "cpu"}
         Where `fit` ran.

@@ -87,7 +87,7 @@ default="k-means++"
         Number of batches.
     n_features_in_ : int
         Number of features seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, where `X` has string names.
     device_ : {"gpu", "cpu"}
         Where the last fit ran.

@@ -1,0 +1,75 @@
+"""The site: ``pip install -e '.[cpu,docs]'``, then ``sphinx-build -W docs site``."""
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+import mnist_kmeans_mlx  # noqa: E402
+
+project = "mnist-kmeans-mlx"
+author = "its contributors"
+copyright = "its contributors, MIT licence"
+version = release = mnist_kmeans_mlx.__version__
+
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx_click",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["_templates", "mnist.ipynb"]
+templates_path = ["_templates"]
+
+# Every reference must be found. What other projects document is looked up on Read the Docs only:
+# elsewhere the site builds without a network, and these names are no links.
+nitpicky = True
+nitpick_ignore_regex = [("py:.*", r"(sklearn|numpy|mlx)\..*")]
+if "READTHEDOCS" in os.environ:
+    extensions.append("sphinx.ext.intersphinx")
+    intersphinx_mapping = {
+        "numpy": ("https://numpy.org/doc/stable", None),
+        "sklearn": ("https://scikit-learn.org/stable", None),
+    }
+
+# Docstrings write `names` as numpydoc does.
+default_role = "literal"
+autodoc_typehints = "none"
+autosummary_ignore_module_all = False
+numpydoc_show_class_members = False
+
+myst_enable_extensions = ["attrs_block", "colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+html_theme = "pydata_sphinx_theme"
+html_title = "mnist-kmeans-mlx"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sphinx = False
+html_show_sourcelink = False
+html_theme_options = {
+    "show_prev_next": True,
+    "navigation_with_keys": False,
+    "show_toc_level": 2,
+    "header_links_before_dropdown": 6,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "secondary_sidebar_items": ["page-toc"],
+}
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+
+def setup(app):
+    app.connect("autodoc-skip-member", lambda *arguments: leave_out(*arguments[3:5]))
+
+
+def leave_out(member, skip):
+    """Leave out what a class inherits from other projects: it is documented there."""
+    module = getattr(getattr(member, "fget", member), "__module__", None) or ""
+    ours = module.partition(".")[0] in ("mnist_kmeans_mlx", "")
+    return skip if ours else True
