@@ -19,7 +19,6 @@ COMMANDS = [
 ]
 PAGES = [README, *sorted(DOCS.rglob("*.md"))]
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-SHELL = 'mnist-kmeans-mlx() { "$PYTHON" -m mnist_kmeans_mlx "$@"; }\n'
 
 
 def name(page):
@@ -61,9 +60,9 @@ class Walk:
     outputs: dict[str, str] = field(default_factory=dict)
     names: dict[str, object] = field(default_factory=dict)
 
-    def follow(self, page):
+    def follow(self, page, *languages):
         """Run the commands and the Python of a page; a command that has run is not run again."""
-        for language, text in blocks(page, "console", "python"):
+        for language, text in blocks(page, *(languages or ("console", "python"))):
             if language == "python":
                 self.python(text, name(page))
                 continue
@@ -89,14 +88,13 @@ class Walk:
             "PYTHONUTF8": "1",
             "MNIST_KMEANS_MLX_DEVICE": self.device,
             "XDG_STATE_HOME": str(self.folder),
-            "PYTHON": sys.executable,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }
         # They are in the way of a quick BLAS, and compare says so.
         for variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
             environment.pop(variable, None)
         done = subprocess.run(
-            ["bash", "-c", SHELL + command], cwd=self.folder, env=environment, capture_output=True,
+            ["bash", "-c", command], cwd=self.folder, env=environment, capture_output=True,
             encoding="utf-8", check=False,
         )  # fmt: skip
         assert done.returncode == 0, (command, done.stderr)
