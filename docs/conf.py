@@ -38,24 +38,28 @@ if "READTHEDOCS" in os.environ:
 
 # Docstrings write `names` as numpydoc does.
 default_role = "literal"
+# They make one dash of the two of an option.
+smartquotes = False
 autodoc_typehints = "none"
 autosummary_ignore_module_all = False
 numpydoc_show_class_members = False
 
-myst_enable_extensions = ["attrs_block", "colon_fence", "deflist"]
+myst_enable_extensions = ["attrs_inline"]
 myst_heading_anchors = 3
 
 html_theme = "pydata_sphinx_theme"
 html_title = "mnist-kmeans-mlx"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+# Only a chapter of several pages has a navigation of its own.
+html_sidebars = {page.stem: [] for page in Path(__file__).parent.glob("*.md") if page.stem != "api"}
 html_show_sphinx = False
 html_show_sourcelink = False
 html_theme_options = {
-    "show_prev_next": True,
+    "header_links_before_dropdown": 5,
+    "navbar_align": "left",
     "navigation_with_keys": False,
     "show_toc_level": 2,
-    "header_links_before_dropdown": 6,
     "footer_start": ["copyright"],
     "footer_end": [],
     "secondary_sidebar_items": ["page-toc"],
