@@ -1,11 +1,14 @@
 """The site: ``pip install -e '.[cpu,docs]'``, then ``sphinx-build -W docs site``."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+# autosummary writes these pages, and leaves those of names that are gone.
+shutil.rmtree(HERE / "api", ignore_errors=True)
 
 import mnist_kmeans_mlx  # noqa: E402
 
@@ -31,10 +34,7 @@ nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(sklearn|numpy|mlx)\..*")]
 if "READTHEDOCS" in os.environ:
     extensions.append("sphinx.ext.intersphinx")
-    intersphinx_mapping = {
-        "numpy": ("https://numpy.org/doc/stable", None),
-        "sklearn": ("https://scikit-learn.org/stable", None),
-    }
+    intersphinx_mapping = {"sklearn": ("https://scikit-learn.org/stable", None)}
 
 # Docstrings write `names` as numpydoc does.
 default_role = "literal"
@@ -52,7 +52,7 @@ html_title = "mnist-kmeans-mlx"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 # Only a chapter of several pages has a navigation of its own.
-html_sidebars = {page.stem: [] for page in Path(__file__).parent.glob("*.md") if page.stem != "api"}
+html_sidebars = {page.stem: [] for page in HERE.glob("*.md") if page.stem != "api"}
 html_show_sphinx = False
 html_show_sourcelink = False
 html_theme_options = {

@@ -1,5 +1,6 @@
 """The site: it builds without a warning, leaves nothing out, and its pages do what they show."""
 
+import ast
 import json
 import re
 import shlex
@@ -9,8 +10,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import pytest
 from guide import COMMANDS, DOCS, PAGES, README, ROOT, Walk, blocks, commands, name, same
+from numpy.testing import assert_array_equal
 
 import mnist_kmeans_mlx
 from mnist_kmeans_mlx.cli import main
@@ -143,17 +146,13 @@ def test_a_page_does_what_it_shows(page, tmp_path, device):
 
 @pytest.mark.slow
 def test_the_palette_is_the_one_that_the_page_makes(tmp_path, device):
-    import numpy as np
     from PIL import Image
 
     Walk(tmp_path, device).follow(DOCS / "howto/palette.md")
     made, shown = (
-        np.array(Image.open(folder / "palette.png").convert("RGB"), dtype=int)
-        for folder in (tmp_path, DOCS / "howto")
+        Image.open(at / "palette.png").convert("RGB") for at in (tmp_path, DOCS / "howto")
     )
-    # Decoders of JPEG differ in the last digit.
-    assert made.shape == shown.shape
-    assert abs(made - shown).max() <= 3
+    assert_array_equal(np.array(made), np.array(shown))
 
 
 def typed(page):
@@ -199,6 +198,23 @@ def test_scripts_that_are_named_can_be_called():
                 if word.startswith("--"):
                     assert word in helps[script].stdout, (page, script, word)
     assert len(helps) >= 4
+
+
+def test_messages_that_are_explained_are_given():
+    """Those in quotes on the page of troubles, in parts where they hold a name."""
+    told = [
+        node.value
+        for module in Path(mnist_kmeans_mlx.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    text = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    quoted = re.findall(r"(?:^> .*\n)+", text, flags=re.MULTILINE)
+    assert len(quoted) >= 3
+    for quote in quoted:
+        message = " ".join(line.removeprefix("> ") for line in quote.splitlines())
+        for part in message.removeprefix("Error: ").split("..."):
+            assert any(part in constant for constant in told), part
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
