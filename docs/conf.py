@@ -36,8 +36,8 @@ if "READTHEDOCS" in os.environ:
     extensions.append("sphinx.ext.intersphinx")
     intersphinx_mapping = {"sklearn": ("https://scikit-learn.org/stable", None)}
 
-# Docstrings write `names` as numpydoc does.
-default_role = "literal"
+# Docstrings write `names` as numpydoc does: a link where the name has a page, else code.
+default_role = "py:obj"
 # They make one dash of the two of an option.
 smartquotes = False
 autodoc_typehints = "none"
@@ -69,10 +69,16 @@ copybutton_prompt_is_regexp = True
 
 
 def setup(app):
-    app.connect("autodoc-skip-member", lambda *arguments: leave_out(*arguments[3:5]))
+    app.connect("autodoc-skip-member", leave_out)
+    app.connect("missing-reference", leave_as_code)
 
 
-def leave_out(member, skip):
+def leave_as_code(app, env, node, text):
+    """Let parameters, and what else has no page, be code."""
+    return text if node["reftype"] == "obj" else None
+
+
+def leave_out(app, what, name, member, skip, options):
     """Leave out what a class inherits from other projects: it is documented there."""
     module = getattr(getattr(member, "fget", member), "__module__", None) or ""
     ours = module.partition(".")[0] in ("mnist_kmeans_mlx", "")

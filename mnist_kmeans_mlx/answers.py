@@ -93,8 +93,17 @@ def predict_to(estimator: BaseKMeans, X: Any, path: PathLike, *, resume: bool = 
 def transform_to(estimator: BaseKMeans, X: Any, path: PathLike, *, resume: bool = True) -> None:
     """Write the distances of each row to all centres to a file.
 
-    As `predict_to`: an ``.npy`` file of shape (n_samples, n_clusters) in the precision of the
-    centres, or a ``.parquet`` file with columns ``distance_0`` and so on.
+    Parameters
+    ----------
+    estimator : KMeans, MiniBatchKMeans or BisectingKMeans
+        Fitted.
+    X : array-like of shape (n_samples, n_features), source of rows or paths
+        Rows as `KMeans.fit` takes them, read in parts.
+    path : path-like
+        An ``.npy`` file of shape (n_samples, n_clusters) in the precision of the centres, or a
+        ``.parquet`` file with columns ``distance_0`` and so on. It appears when it is whole.
+    resume : bool, default=True
+        As for `predict_to`, which also says what is raised.
     """
     _check_ours(estimator)
     check_is_fitted(estimator)

@@ -163,8 +163,10 @@ class Checkpoint:
         estimator : KMeans
             With the parameters of the fit in the file, if there is one; `algorithm`, `device` and
             `verbose` may differ.
-        X, sample_weight
-            As for `KMeans.fit`.
+        X : array-like of shape (n_samples, n_features), source of rows or paths
+            Rows, as `KMeans.fit` takes them.
+        sample_weight : array-like of shape (n_samples,), optional
+            Weight of each row; all one if None.
         history : History, optional
             Collects the inertia of each iteration.
 
@@ -207,7 +209,10 @@ class Checkpoint:
     def begin(
         self, estimator: KMeans, X: Any, points: Points, random_state: np.random.RandomState
     ) -> Standing:
-        """Where the fit is to go on; sets the random state to its position there."""
+        """Where the fit is to go on; sets the random state to its position there.
+
+        :meta private:
+        """
         self._points, self._dtype = points, center_dtype(X)
         if self._is_kept:
             self._identity = _identity(estimator, X, points)
@@ -230,7 +235,10 @@ class Checkpoint:
         return standing
 
     def note(self, standing: Standing, position: Any) -> None:
-        """Remember how far the fit and its random state have come; write it when it is time."""
+        """Remember how far the fit and its random state have come; write it when it is time.
+
+        :meta private:
+        """
         self._now = self._record(standing, position)
         self._notes += 1
         since = time.monotonic() - self._written

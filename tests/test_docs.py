@@ -1,11 +1,13 @@
 """The site: it builds without a warning, leaves nothing out, and its pages do what they show."""
 
 import ast
+import inspect
 import json
 import re
 import shlex
 import subprocess
 import sys
+from dataclasses import is_dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -79,6 +81,30 @@ def test_every_public_name_has_a_page(site, inventory):
     for thing in mnist_kmeans_mlx.__all__:
         assert f"mnist_kmeans_mlx.{thing}" in documented
         assert (site / f"api/mnist_kmeans_mlx.{thing}.html").exists()
+
+
+# A parameter, or what is returned, is not described, or is described under another name.
+UNDESCRIBED = {"PR01", "PR02", "PR03", "PR04", "RT01", "RT03"}
+
+
+def described():
+    """Public names, and methods that are ours: not those of dataclasses, whose fields are told."""
+    for thing in mnist_kmeans_mlx.__all__:
+        public = getattr(mnist_kmeans_mlx, thing)
+        if is_dataclass(public):
+            continue
+        yield thing
+        for method, value in inspect.getmembers(public, inspect.isroutine):
+            ours = str(getattr(value, "__module__", "")).startswith("mnist_kmeans_mlx")
+            if ours and not method.startswith("_") and ":meta private:" not in value.__doc__:
+                yield f"{thing}.{method}"
+
+
+@pytest.mark.parametrize("thing", list(described()))
+def test_every_parameter_is_described(thing):
+    validate = pytest.importorskip("numpydoc.validate").validate
+    errors = validate(f"mnist_kmeans_mlx.{thing}")["errors"]
+    assert not [error for error in errors if error[0] in UNDESCRIBED]
 
 
 @pytest.mark.slow
