@@ -251,6 +251,12 @@ def test_scripts_and_files_that_are_named_are_there(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere_in_the_source_too(page):
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_json_that_is_shown_is_json(page):
     for _, text in blocks(page, "json"):
         json.loads(text)
