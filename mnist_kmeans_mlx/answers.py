@@ -50,11 +50,10 @@ def predict_to(estimator: BaseKMeans, X: Any, path: PathLike, *, resume: bool = 
         An ``.npy`` file for int32 of shape (n_samples,), or a ``.parquet`` file with a column
         ``label``. It appears when it is whole.
     resume : bool, default=True
-        Go on where an earlier call was interrupted, if model, rows and version of this package are
-        the same. Rows in memory are known by a checksum of them all, which takes a pass over them
-        after some seconds and when there is something to go on with; rows in files by name, size,
-        inode and times of change of each file. `Batches` cannot be told from others, and always
-        begin anew.
+        Continue where an earlier call was interrupted, if model, rows and version of this package
+        are the same. Rows in memory are recognised by a checksum of all of them, which takes a pass
+        after some seconds and when there is something to continue; rows in files by the name, size,
+        inode and change times of each file. Batches cannot be recognised and always start again.
 
     Raises
     ------
@@ -72,8 +71,8 @@ def predict_to(estimator: BaseKMeans, X: Any, path: PathLike, *, resume: bool = 
     Warns
     -----
     UserWarning
-        What an interrupted call left of the file belongs to other rows or another model: the file
-        is begun anew.
+        What an interrupted call left of the file belongs to other rows or another model, so the
+        file is written from the start.
 
     Examples
     --------
@@ -94,8 +93,17 @@ def predict_to(estimator: BaseKMeans, X: Any, path: PathLike, *, resume: bool = 
 def transform_to(estimator: BaseKMeans, X: Any, path: PathLike, *, resume: bool = True) -> None:
     """Write the distances of each row to all centres to a file.
 
-    As `predict_to`: an ``.npy`` file of shape (n_samples, n_clusters) in the precision of the
-    centres, or a ``.parquet`` file with columns ``distance_0`` and so on.
+    Parameters
+    ----------
+    estimator : KMeans, MiniBatchKMeans or BisectingKMeans
+        Fitted.
+    X : array-like of shape (n_samples, n_features), source of rows or paths
+        Rows as `KMeans.fit` takes them, read in parts.
+    path : path-like
+        An ``.npy`` file of shape (n_samples, n_clusters) in the precision of the centres, or a
+        ``.parquet`` file with columns ``distance_0`` and so on. It appears when it is whole.
+    resume : bool, default=True
+        As for `predict_to`, which also says what is raised.
     """
     _check_ours(estimator)
     check_is_fitted(estimator)

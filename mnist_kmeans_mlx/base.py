@@ -138,7 +138,22 @@ class BaseKMeans(
         return self._labels(self._validate_rows(X, reset=False))
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> npt.NDArray[Any]:
-        """Fit and return ``labels_``. See `fit`."""
+        """Fit, and return the cluster of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows, as `fit` takes them.
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), optional
+            Weight of each row; all one if None.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), int32
+            The attribute ``labels_``.
+        """
         return self.fit(X, sample_weight=sample_weight).labels_
 
     @on_threads
@@ -160,7 +175,22 @@ class BaseKMeans(
         return self._transform(self._validate_rows(X, reset=False))
 
     def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> npt.NDArray[Any]:
-        """Fit and return the distances of `X` to the centres. See `fit` and `transform`."""
+        """Fit, and return the distances of each row to each centre.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows, as `fit` takes them.
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), optional
+            Weight of each row; all one if None.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_clusters)
+            As `transform` returns them.
+        """
         self.fit(X, sample_weight=sample_weight)
         return self._transform(self._validate_rows(X, reset=False))
 

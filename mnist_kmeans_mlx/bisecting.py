@@ -36,7 +36,8 @@ class BisectingKMeans(BaseKMeans):
     """K-means by splitting clusters in two, with scikit-learn's results.
 
     Parameters, attributes, seeds and stopping rule are those of
-    :class:`sklearn.cluster.BisectingKMeans`; `device`, `device_` and `n_rechecked_` come on top.
+    :class:`sklearn.cluster.BisectingKMeans`. `device`, `device_` and `n_rechecked_` are
+    additional.
 
     Parameters
     ----------
@@ -44,8 +45,8 @@ class BisectingKMeans(BaseKMeans):
         Number of clusters.
     init : {"k-means++", "random"} or callable, default="random"
         Where the two centres of a split start: greedy k-means++, random rows of the cluster, or
-        what ``init(X, 2, random_state=...)`` returns for its rows, from which the mean of all rows
-        is taken.
+        what ``init(X, 2, random_state=...)`` returns for its rows, which are given minus the mean
+        of all rows.
     n_init : int, default=1
         Number of tries per split, of which the one with the lowest inertia is kept.
     random_state : int, RandomState instance or None, default=None
@@ -72,12 +73,12 @@ class BisectingKMeans(BaseKMeans):
     cluster_centers_ : ndarray of shape (n_clusters, n_features)
         Centres, float32 if `X` is and float64 otherwise.
     labels_ : ndarray of shape (n_samples,), int32
-        Cluster of each row: where it arrives by going to the nearer centre at each split.
+        Cluster of each row, found by going to the nearer centre at each split.
     inertia_ : float
         Weighted sum of squared distances of the rows to the centres of their clusters.
     n_features_in_ : int
         Number of features seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, where `X` has string names.
     device_ : {"gpu", "cpu"}
         Where `fit` ran.

@@ -44,19 +44,19 @@ class CheckpointError(ValueError):
 
 
 class Checkpoint:
-    """Keeps how far a fit has come, in a file that another process can go on from.
+    """Saves the progress of a fit to a file, from which another process can resume it.
 
     Parameters
     ----------
     path : path-like or None
-        The file; it stays when the fit is done, to be resumed without work. None keeps nothing
-        beyond this process: `fit` then only leaves what it reached when it is interrupted.
+        The file. It stays when the fit is done; resuming it then takes no work. None writes no
+        file: an interrupted `fit` then only leaves its best result in the estimator.
     resume : bool, default=False
-        Go on from the file if there is one, and begin anew if not. Without it, an existing file is
-        never replaced, but refused.
+        Resume from the file if there is one, and start a new fit if not. If False, an existing file
+        is refused, never replaced.
     iterations, seconds : int, default=10, and float, default=5
-        Write after so many iterations or seconds, whichever is sooner; but not so often that
-        writing would take more than a tenth of the time.
+        Write after so many iterations or seconds, whichever comes first, but not so often that
+        writing takes more than a tenth of the time.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class Checkpoint:
     seed : int or None
         The integer that was `random_state` of the fit in the file.
     resumed : bool
-        Whether there is a file to go on from.
+        Whether there is a file to resume from.
     earlier : float
         Seconds that the fit in the file had taken.
     failure : OSError or None
@@ -74,16 +74,16 @@ class Checkpoint:
     Raises
     ------
     CheckpointError
-        The file exists and is not to be resumed, or is damaged, or is not a checkpoint that this
-        version reads.
+        The file exists and `resume` is False, or it is damaged, or it is not a checkpoint that
+        this version reads.
     OSError
         The file cannot be read or written.
 
     Notes
     -----
     The result is the same to the last bit as that of a fit that was never interrupted, also on
-    another device or with another number of ranks, except for ``n_rechecked_``: after a stop all
-    rows are compared anew. Of several ranks the first reads and writes the file.
+    another device or with another number of ranks. The exception is ``n_rechecked_``: after a stop
+    all rows are compared again. Of several ranks, the first one reads and writes the file.
 
     Examples
     --------
@@ -163,8 +163,10 @@ class Checkpoint:
         estimator : KMeans
             With the parameters of the fit in the file, if there is one; `algorithm`, `device` and
             `verbose` may differ.
-        X, sample_weight
-            As for `KMeans.fit`.
+        X : array-like of shape (n_samples, n_features), source of rows or paths
+            Rows, as `KMeans.fit` takes them.
+        sample_weight : array-like of shape (n_samples,), optional
+            Weight of each row; all one if None.
         history : History, optional
             Collects the inertia of each iteration.
 
@@ -207,7 +209,10 @@ class Checkpoint:
     def begin(
         self, estimator: KMeans, X: Any, points: Points, random_state: np.random.RandomState
     ) -> Standing:
-        """Where the fit is to go on; sets the random state to its position there."""
+        """Where the fit is to go on; sets the random state to its position there.
+
+        :meta private:
+        """
         self._points, self._dtype = points, center_dtype(X)
         if self._is_kept:
             self._identity = _identity(estimator, X, points)
@@ -230,7 +235,10 @@ class Checkpoint:
         return standing
 
     def note(self, standing: Standing, position: Any) -> None:
-        """Remember how far the fit and its random state have come; write it when it is time."""
+        """Remember how far the fit and its random state have come; write it when it is time.
+
+        :meta private:
+        """
         self._now = self._record(standing, position)
         self._notes += 1
         since = time.monotonic() - self._written

@@ -48,7 +48,7 @@ _current: ContextVar[Group | None] = ContextVar("_current", default=None)
 
 
 class DistributedError(RuntimeError):
-    """A rank failed, was lost, or is not at one with the others; the job is over on every rank."""
+    """A rank failed, was lost, or disagrees with the others; the job ends on every rank."""
 
 
 class Group:
@@ -67,17 +67,17 @@ class Group:
 
     Notes
     -----
-    Within ``with``, a thread of each rank answers the others while it computes: a rank may be slow,
-    but not silent. What ends the job, on every rank:
+    Within ``with``, a thread of each rank answers the others while the rank computes: a rank may be
+    slow, but not silent. These end the job, on every rank:
 
     - a rank that raises: the others raise `DistributedError` with its words, wherever they are;
     - a rank that dies: its neighbours' connections break, and they raise `DistributedError`;
     - a rank that is stopped, or whose machine or network is gone: once the others have waited for
       it for 0.8 `timeout`, they say so on stderr and exit with status `LOST`, for no exception can
       end a collective operation of MLX;
-    - a rank that has not ended that long after one of these, likewise.
+    - a rank that has not ended that long after one of these: it exits in the same way.
 
-    Not noticed is a rank that computes forever. SIGTERM, which ``mlx.launch`` sends to the others
+    A rank that computes forever is not noticed. SIGTERM, which ``mlx.launch`` sends to the others
     when one rank fails, raises `DistributedError` as well, so that temporary files are removed.
 
     All operations are collective: each rank calls the same ones in the same order, from its main

@@ -58,7 +58,8 @@ class KMeans(BaseKMeans):
     """K-means clustering on the GPU through MLX, with scikit-learn's results.
 
     Parameters, attributes, seeds and stopping rule are those of
-    :class:`sklearn.cluster.KMeans`; `metric`, `device`, `device_` and `n_rechecked_` come on top.
+    :class:`sklearn.cluster.KMeans`. `metric`, `device`, `memory`, `device_` and `n_rechecked_` are
+    additional.
 
     Parameters
     ----------
@@ -68,8 +69,8 @@ class KMeans(BaseKMeans):
 n_features), default="k-means++"
         Where the centres start: greedy k-means++, random rows, given centres, or what
         ``init(X, n_clusters, random_state=...)`` returns for the centred rows. "k-means||" passes
-        over the rows some ten times instead of once for every cluster: for many clusters, and
-        for rows that are read from files.
+        over the rows some ten times instead of once for every cluster: take it for many clusters
+        and for rows that are read from files.
     n_init : "auto" or int, default="auto"
         Number of restarts, of which the one with the lowest inertia is kept. "auto" is 10 for
         "random" and callables, and 1 otherwise.
@@ -88,15 +89,15 @@ n_features), default="k-means++"
         How the nearest centres are found: by comparing all ("lloyd"), or by skipping rows that
         the triangle inequality decides ("elkan"). Does not change the result.
     metric : {"euclidean", "cosine"}, default="euclidean"
-        What is near. With "cosine" (spherical k-means) rows are scaled to unit length and centres
-        stay unit vectors, so that only directions count. A row of zeros has none: it stays at the
-        origin, equally far from every centre.
+        The distance. With "cosine" (spherical k-means) rows are scaled to unit length and centres
+        stay unit vectors, so that only directions count. A row of zeros has no direction: it stays
+        at the origin, equally far from every centre.
     device : {"auto", "gpu", "cpu"}, default="auto"
         Where to compute. "auto" takes Metal, then CUDA, then the CPU.
     memory : int or str, default="auto"
-        How much the process may hold, in bytes or as ``"2GB"``: rows are read again for each pass,
-        bounds are left out, as far as that takes. An array that is given counts only with what is
-        made of it. "auto" is half of the memory that is free. Does not change the result.
+        How much the process may hold, in bytes or as ``"2GB"``. If that is too little, bounds are
+        left out, and rows are read again for each pass. An array that you pass does not count, but
+        its copies do. "auto" is half of the free memory. Does not change the result.
 
     Attributes
     ----------
@@ -112,7 +113,7 @@ n_features), default="k-means++"
         Iterations of the best restart.
     n_features_in_ : int
         Number of features seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, where `X` has string names.
     device_ : {"gpu", "cpu"}
         Where `fit` ran.
@@ -210,11 +211,11 @@ n_features), default="k-means++"
         DeviceError
             If ``device="gpu"`` and MLX finds no GPU.
         MemoryError
-            If `memory`, or what is free, is too little for what is kept of each row and centre.
+            If `memory`, or the free memory, is too little for what is kept of each row and centre.
         DatasetError
             If a file cannot be read, or holds NaN or infinity.
         DistributedError
-            If the ranks of a group are not at the same fit, or one of them fails.
+            If the ranks of a group do not make the same fit, or one of them fails.
         """
         return self._fit(X, sample_weight)
 
@@ -303,18 +304,18 @@ n_features), default="k-means++"
         return self
 
     def fit_batches(self, batches: Iterable[Any]) -> Self:
-        """Find the clusters of the rows of all batches, larger than memory if need be.
+        """Find the clusters of the rows of all batches, which may be larger than memory.
 
         Parameters
         ----------
         batches : iterable of array-like of shape (m, n_features)
-            A list, or an object whose ``__iter__`` begins anew and gives the same arrays: it is
+            A list, or an object whose ``__iter__`` starts again and yields the same arrays: it is
             iterated once for each pass over the rows.
 
         Returns
         -------
         KMeans
-            The fitted estimator itself, as if `fit` had been given the batches one after another.
+            The fitted estimator itself, the same as after `fit` on the concatenated batches.
 
         Raises
         ------
@@ -396,9 +397,9 @@ n_features), default="k-means++"
         Returns
         -------
         sklearn.cluster.KMeans
-            With copies of the parameters and fitted attributes. Fitted with ``metric="cosine"``,
-            it still predicts the same, for the nearest of unit vectors is that at the smallest
-            angle, but its `transform` and `score` are Euclidean.
+            With copies of the parameters and fitted attributes. After ``metric="cosine"`` it still
+            predicts the same, because the nearest unit vector is the one at the smallest angle, but
+            its `transform` and `score` are Euclidean.
 
         Raises
         ------

@@ -34,8 +34,8 @@ class MiniBatchKMeans(BaseKMeans):
     """K-means from small random batches of rows, with scikit-learn's results.
 
     Parameters, attributes, draws and stopping rules are those of
-    :class:`sklearn.cluster.MiniBatchKMeans`; `device` and `device_` come on top. Only one batch at
-    a time is on the device, and only one is made dense of a sparse matrix.
+    :class:`sklearn.cluster.MiniBatchKMeans`. `device` and `device_` are additional. Only one batch
+    at a time is on the device, and of a sparse matrix only one batch at a time is dense.
 
     Parameters
     ----------
@@ -46,13 +46,13 @@ default="k-means++"
         Where the centres start: greedy k-means++ or random rows, both from `init_size` rows, given
         centres, or what ``init(X, n_clusters, random_state=...)`` returns for those rows.
     max_iter : int, default=100
-        How often to go through as many rows as `X` has, at most.
+        Most passes over as many rows as `X` has.
     batch_size : int, default=1024
         Rows in a batch.
     verbose : int, default=0
         Print the progress.
     compute_labels : bool, default=True
-        Whether to label all rows in the end.
+        Whether to label all rows at the end.
     random_state : int, RandomState instance or None, default=None
         Source of the draws. The same integer draws the same rows as in scikit-learn.
     tol : float, default=0.0
@@ -81,14 +81,14 @@ default="k-means++"
         last batch.
     inertia_ : float
         Weighted sum of squared distances of the rows to their centres. Without `compute_labels`,
-        what the moving average of the batches makes it.
+        an estimate from the moving average of the batches.
     n_iter_ : int
-        How often as many rows as `X` has were begun.
+        Number of passes over as many rows as `X` has; the last may be incomplete.
     n_steps_ : int
         Number of batches.
     n_features_in_ : int
         Number of features seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, where `X` has string names.
     device_ : {"gpu", "cpu"}
         Where the last fit ran.
@@ -235,7 +235,7 @@ default="k-means++"
     @all_or_nothing
     @on_threads
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
-        """Go on with one batch.
+        """Update the centres with one batch.
 
         Parameters
         ----------

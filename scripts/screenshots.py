@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Pictures of a report for the README: docs/report-light.png, report-dark.png and draw.png.
+"""Pictures of a report for README and site: docs/report-light.png, report-dark.png and draw.png.
 
     mnist-kmeans-mlx fit -k 20 --n-init 3 --seed 0 --save digits.safetensors --json > digits.json
     mnist-kmeans-mlx report digits.safetensors digits.json sweep/sweep.json compare/compare.json
     python scripts/screenshots.py report.html
 
-These are the README's own commands; sweep.json and compare.json come from those before them.
+These are the commands of docs/cli; sweep.json and compare.json come from those before them.
 
 Takes Chromium and chromedriver, selenium, and Pillow, which matplotlib brings: pictures have few
 colours, and a palette makes them small.

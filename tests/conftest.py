@@ -66,10 +66,13 @@ def mnist():
 
 @pytest.fixture(scope="session")
 def walked(tmp_path_factory, device):
-    """All that the README's commands leave behind; they take a minute or two, once."""
-    from guide import walk
+    """All that the pages about commands leave behind; they take a minute or two, once."""
+    from guide import COMMANDS, Walk
 
-    return walk(tmp_path_factory.mktemp("readme"), device)
+    walk = Walk(tmp_path_factory.mktemp("commands"), device)
+    for page in COMMANDS:
+        walk.follow(page, "console")
+    return walk
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def page(driver, folder):
 
 @pytest.fixture
 def whole_page(driver, request):
-    """The page that the README leads to: of fit, compare, sweep and report, one after the other.
+    """The page that the documents lead to: of fit, compare, sweep and report, one after the other.
 
     Asked for only now, because it takes long, and there may be no browser.
     """

@@ -57,7 +57,7 @@ ENGINE_LAYERS = [
 WAYS = {"engine.host": "mlx", "engine.mlx": "scipy"}
 NOT_IN_ENGINE = {"click", "io", "logging", "os", "pathlib", "rich", "sklearn", "sys", "time"}
 # Test files about no single module.
-ABOUT_THE_WHOLE = {"browser", "layout", "notebook", "packaging", "private_names", "readme"}
+ABOUT_THE_WHOLE = {"browser", "docs", "layout", "notebook", "packaging", "private_names", "readme"}
 SLOW_TO_LOAD = {
     "keras",
     "matplotlib",

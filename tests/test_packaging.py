@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -51,7 +52,16 @@ def test_source_archive_holds_the_tests_and_no_litter(distributions):
     with tarfile.open(distributions[1]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"LICENSE", "README.md", "pyproject.toml", "scripts/test", "tests/conftest.py"} <= names
-    assert not [name for name in names if name.startswith((".venv", ".git/", "dist"))]
+    assert {"docs/conf.py", "docs/index.md", "docs/howto/palette.png"} <= names
+    litter = (".venv", ".git/", "dist", "docs/api/", "site/")
+    assert not [name for name in names if name.startswith(litter)]
+
+
+def test_metadata_names_the_systems_that_mlx_comes_for():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    systems = {name for name in project["classifiers"] if name.startswith("Operating System")}
+    assert systems == {"Operating System :: MacOS", "Operating System :: POSIX :: Linux"}
+    assert "for macOS and Linux" in project["description"]
 
 
 @pytest.mark.slow

@@ -1,46 +1,48 @@
-"""Every command in the README runs and prints what the README shows."""
+"""The README is short, what it shows is true, and it leads on to the documents."""
 
-import doctest
 import re
 
 import pytest
-from guide import README, ROOT, blocks, console_commands
+from guide import DOCS, README, Walk, blocks, commands
 
-FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-
-
-@pytest.mark.slow
-def test_commands_print_what_the_readme_shows(walked):
-    checker = doctest.OutputChecker()
-    assert len(walked.outputs) == len(console_commands()) >= 11
-    for command, expected in console_commands():
-        found = walked.outputs[command]
-        # An ellipsis may stand for nothing, and at the end for all the rest.
-        shown = re.sub(r"\s*\.\.\.\s*", "...", expected)
-        assert checker.check_output(shown, found, FLAGS), (command, found)
+TEXT = README.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
-def test_python_examples_run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    examples = doctest.DocTestParser().get_doctest("".join(blocks("python")), {}, "README", None, 0)
-    result = doctest.DocTestRunner(optionflags=FLAGS).run(examples)
-    assert result.attempted >= 5
-    assert result.failed == 0
+def test_python_examples_run(tmp_path, device):
+    Walk(tmp_path, device).follow(README, "python")
 
 
-def test_every_command_is_shown():
-    from mnist_kmeans_mlx.cli import main
-
-    shown = set(re.findall(r"mnist-kmeans-mlx (\w+)", "\n".join(c for c, _ in console_commands())))
-    assert shown == set(main.commands)
+def test_its_commands_are_those_of_the_site():
+    site = {command for page in (DOCS / "cli").glob("*.md") for command, _ in commands(page)}
+    assert {command for command, _ in commands(README)} <= site
 
 
 def test_the_two_commands_come_first():
-    first = blocks("sh")[0]
+    (_, first), *_ = blocks(README, "sh")
     assert first.index("./scripts/demo") < first.index("./scripts/test")
 
 
-def test_links_lead_somewhere():
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", README):
-        assert (ROOT / target).exists(), target
+def test_it_is_read_in_one_sitting():
+    assert len(TEXT.splitlines()) <= 150
+
+
+def rows(page):
+    """Cells of the first table of arms on a page, by their names in its head."""
+    table = re.search(r"^\| K \| Arm .*\n(?:\|.*\n)+", page.read_text(encoding="utf-8"), re.M)[0]
+    head, _, *lines = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()
+    ]
+    return [dict(zip(head, cells, strict=True)) for cells in lines]
+
+
+def test_its_table_is_taken_from_the_document():
+    shown, whole = rows(README), rows(DOCS / "performance.md")
+    assert len(shown) >= 12
+    for row in shown:
+        assert any(row.items() <= other.items() for other in whole), row
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "howto").glob("[!i]*.md")), ids=lambda p: p.stem)
+def test_it_leads_to_each_how_to(page):
+    assert f"(docs/howto/{page.name})" in TEXT

@@ -104,6 +104,7 @@ def load_mnist(source: PathLike = "auto") -> Dataset:
     Returns
     -------
     Dataset
+        Images and digits, to fit and to test.
 
     Raises
     ------
