@@ -19,6 +19,8 @@ from mnist_kmeans_mlx.engine.points import Float64, Index, Labels, Points
 
 # Norm of moved centres up to which their scores are numbers of float32.
 FARTHEST = 1e15
+# With fewer rows to decide, waking a thread takes longer.
+FEWEST_DECIDED = 512
 
 
 class Centers:
@@ -95,7 +97,8 @@ class Centers:
             row, center = np.nonzero(close)
             labels[part] = decide_pairs(points.raw(rows), row, self.centers, center)
 
-        points.host.map(decide, points.host.parts(len(index), max(self.k, points.d)))
+        width = max(self.k, points.d)
+        points.host.map(decide, points.host.parts(len(index), width, fewest=FEWEST_DECIDED))
         return labels
 
 

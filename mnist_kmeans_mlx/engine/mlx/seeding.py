@@ -19,7 +19,7 @@ from mnist_kmeans_mlx.engine.exact import EXACT_FLOAT64
 from mnist_kmeans_mlx.engine.frame import EXACT_FLOAT32
 from mnist_kmeans_mlx.engine.mlx.crossing import fetch
 from mnist_kmeans_mlx.engine.mlx.rows import DeviceRows
-from mnist_kmeans_mlx.engine.mlx.step import compact, larger
+from mnist_kmeans_mlx.engine.mlx.step import compact
 from mnist_kmeans_mlx.engine.points import GRID, Float64, Index
 from mnist_kmeans_mlx.engine.seeding.sampling import first_row
 
@@ -187,7 +187,7 @@ class Differences:
             if slack and ((draws - before < slack) | (after - draws < slack)).any():
                 raise UndecidedError
             measured = [
-                self._measured(candidate, close, larger(int(count)), closest)
+                self._measured(candidate, close, max(1, int(count)), closest)
                 for candidate, close, count in zip(candidates, near, counts, strict=True)
             ]
             gains = fetch(*(mx.sum(closest - left) for left in measured), keep=measured)

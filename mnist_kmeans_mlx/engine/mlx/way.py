@@ -168,7 +168,7 @@ class MlxClusters:
         """Take what was found, unless a buffer was too small for it: then make it larger."""
         (changed, doubts), (rows, before, *gained) = map(int, found[:2]), found[2:]
         fits = doubts <= self._doubts and (changed <= self._buffer() or self._sums_all())
-        self._doubts, self._changes = larger(2 * doubts), 2 * changed
+        self._doubts, self._changes = larger(doubts), larger(changed)
         if not fits:
             return False
         self._add(*gained)
@@ -188,7 +188,7 @@ class MlxClusters:
 
     def _buffer(self) -> int:
         """How many rows that changed cluster are summed."""
-        return min(larger(self._changes), self.points.n)
+        return min(self._changes, self.points.n)
 
     def _gained(self, new: mx.array) -> list[mx.array]:
         """What sums and counts gain by new labels, as sums of slices."""
@@ -224,5 +224,7 @@ class MlxClusters:
         """Sum a few rows anew that the host has given to another cluster."""
         for sums, found in zip((self._sums, self._counts), self.rows.whole(rows), strict=True):
             for total, each in zip(sums, found, strict=True):
-                np.add.at(total, after, each)
-                np.subtract.at(total, before[before >= 0], each[before >= 0])
+                for values, source, target in zip(each, before, after, strict=True):
+                    total[target] += values
+                    if source >= 0:
+                        total[source] -= values
