@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -65,6 +66,8 @@ class Device:
         Size in bytes that temporaries of one step should stay below.
     workers : int
         How many threads share the steps of a pass over the rows: one keeps a GPU busy.
+    optional : bool
+        Whether nobody asked for this GPU: the CPU beside it may be taken where it is quicker.
     """
 
     kind: str
@@ -72,6 +75,7 @@ class Device:
     host_matmul: bool = False
     chunk_bytes: int = field(default=256 << 20, repr=False)
     workers: int = 1
+    optional: bool = False
 
     @property
     def name(self) -> str:
@@ -220,6 +224,47 @@ def host_rounding() -> Rounding:
     return measured_rounding(product)
 
 
+class Speed(NamedTuple):
+    """How fast a device is.
+
+    Attributes
+    ----------
+    flops : float
+        Operations per second of a float32 product.
+    bytes : float
+        Bytes per second that it writes and reads.
+    wait : float
+        Seconds that the host waits for the least that it asks.
+    """
+
+    flops: float
+    bytes: float
+    wait: float
+
+
+@lru_cache
+def host_speed() -> Speed:
+    """How fast NumPy is on all cores."""
+    rows, columns = np.ones((2048, 256), np.float32), np.ones((256, 64), np.float32)
+    long = np.ones(1 << 20, np.float32)
+    threads = resolve("cpu").workers
+    with _one_thread:
+        multiply = least_seconds(lambda: product(rows, columns))
+        copy = least_seconds(long.copy)
+    return Speed(threads * 2 * 2048 * 256 * 64 / multiply, 2 * long.nbytes / copy, 0.0)
+
+
+def least_seconds(function: Callable[[], Any], repeat: int = 5) -> float:
+    """Shortest of a few runs, after one that makes ready."""
+    function()
+    seconds = []
+    for _ in range(repeat):
+        began = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
+
+
 def measured_rounding(multiply: Callable[[Any, Any], Any], units: int = 1) -> Rounding:
     """How exactly a matrix product is made, measured where every sum has a single term.
 
@@ -284,9 +329,9 @@ def resolve(name: str = "auto") -> Device:
         raise ValueError(f"device must be 'auto', 'gpu' or 'cpu', not {name!r}.")
     if name != "cpu":
         if mx.metal.is_available():
-            return Device("metal", mx.Device(mx.gpu))
+            return Device("metal", mx.Device(mx.gpu), optional=name == "auto")
         if mx.cuda.is_available():
-            return Device("cuda", mx.Device(mx.gpu))
+            return Device("cuda", mx.Device(mx.gpu), optional=name == "auto")
         if name == "gpu":
             raise DeviceError(
                 "device='gpu' was asked for, but MLX finds no GPU here: use device='cpu' or "

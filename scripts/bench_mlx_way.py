@@ -2,8 +2,8 @@
 """What an iteration of the MLX way asks of the device, and what it leaves to the host.
 
 For each case and stage: how often the host waits for the device, how many bytes come back, seconds
-spent waiting, and seconds of the host besides. Where MLX finds no GPU, the CPU is taken for one: its
-seconds then say nothing about a GPU, but waits, bytes and the host's part are the same.
+spent waiting, and seconds of the host besides. Where MLX finds no GPU, the CPU is taken for one:
+its seconds say nothing about a GPU, but waits, bytes and the host's part are the same.
 
     python scripts/bench_mlx_way.py [--quick] [--json PATH]
 """
@@ -108,9 +108,9 @@ def main(argv=None):
         resolve = devices.resolve
         devices.resolve = lambda name="auto": resolve("cpu") if name == "cpu" else taken_for_gpu()
     pixels = load_mnist().x_train.reshape(60_000, -1)[:: 10 if arguments.quick else 1]
-    columns = ("rows", "K", "n_init", "stage", "waits", "KB back", "device s", "host s", "host ms/it")
     layout = "{:8}{:>5}{:>7}  {:11}{:>7}{:>10}{:>10}{:>8}{:>11}"
-    print(layout.format(*columns))
+    columns = ("rows", "K", "n_init", "stage", "waits", "KB back", "device s", "host s")
+    print(layout.format(*columns, "host ms/it"))
     table = []
     for dtype, k, n_init in QUICK if arguments.quick else CASES:
         given = pixels if dtype == "uint8" else (pixels / 255).astype(dtype)

@@ -7,17 +7,25 @@ runs is a question of time alone, and is answered here and nowhere else.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
 
-from mnist_kmeans_mlx.device import Device
+from mnist_kmeans_mlx.device import Device, Speed, host_speed
 from mnist_kmeans_mlx.engine.host.nearest import HostComparison
 from mnist_kmeans_mlx.engine.host.way import HostWay
 from mnist_kmeans_mlx.engine.mlx.nearest import MlxComparison
+from mnist_kmeans_mlx.engine.mlx.probe import check, speed
 from mnist_kmeans_mlx.engine.mlx.way import MlxWay
 from mnist_kmeans_mlx.engine.points import Float64, Index, Points
+
+# With fewer products in an iteration, or in a row, a GPU is not asked.
+SMALL, NARROW = 1 << 24, 1 << 7
+# What a fit is taken for: how many iterations; the share of all comparisons that bounds leave, in
+# these and in seeding (MNIST, K = 20 and 100); and passes over the scores of an iteration.
+ITERATIONS, COMPARED, SEEDED, PASSES = 30, 0.2, 0.3, 5
 
 
 class Clusters(Protocol):
@@ -98,8 +106,74 @@ class Way(Protocol):
         """
 
 
-def choose(points: Points, k: int, algorithm: str = "auto") -> Way:
-    """The way that a fit takes.
+@dataclass(frozen=True)
+class Choice:
+    """Which way a fit takes, and why.
+
+    Attributes
+    ----------
+    name : {"host", "mlx"}
+    why : str
+        A sentence without its full stop.
+    seconds : dict of str to float
+        What each is estimated to take, where that decided.
+    """
+
+    name: str
+    why: str
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def decide(
+    device: Device, algorithm: str, n: int, d: int, k: int, n_init: int = 1, itemsize: int = 4
+) -> Choice:
+    """Which way `n_init` restarts of so many rows, features and centres take.
+
+    Parameters
+    ----------
+    device : Device
+    algorithm : {"auto", "lloyd", "elkan"}
+        "lloyd" compares all, "elkan" keeps bounds, "auto" takes what is estimated to be quicker.
+    n, d, k, n_init : int
+    itemsize : int, default=4
+        Bytes of a number of the rows on the device.
+    """
+    if algorithm == "elkan":
+        return Choice("host", "algorithm='elkan' keeps bounds, on the host")
+    if algorithm == "lloyd" and not device.optional:
+        return Choice("mlx", "algorithm='lloyd' compares all rows, as MLX operations")
+    if device.kind == "cpu":
+        return Choice("host", "on a CPU bounds save most comparisons")
+    if not device.optional:
+        return Choice("mlx", "device='gpu' was asked for")
+    if n * d * k < SMALL or d * k < NARROW:
+        return Choice("host", "so little work would not keep a GPU busy")
+    seconds = {
+        "host": _host_seconds(host_speed(), n, d, k, n_init),
+        "mlx": _mlx_seconds(speed(device), n, d, k, n_init, itemsize),
+    }
+    name = min(seconds, key=lambda way: seconds[way])
+    estimates = ", ".join(f"{way} {value:.2g} s" for way, value in seconds.items())
+    return Choice(name, f"estimated from rates measured here: {estimates}", seconds)
+
+
+def _host_seconds(rate: Speed, n: int, d: int, k: int, n_init: int) -> float:
+    """What the host's way takes: bounds leave a share of all comparisons."""
+    steps = ITERATIONS * COMPARED + SEEDED * (2 + np.log(k))
+    return float(n_init * steps * (2.0 * n * d * k / rate.flops + 4.0 * n * d / rate.bytes))
+
+
+def _mlx_seconds(rate: Speed, n: int, d: int, k: int, n_init: int, itemsize: int) -> float:
+    """What the MLX way takes: all comparisons, and the passes over scores and rows of each."""
+    sent = itemsize * n * d / rate.bytes
+    products = 2.0 * n * d * k * n_init * (ITERATIONS + 2 + np.log(k)) / rate.flops
+    passes = (4.0 * n * d + PASSES * 4.0 * n * k * n_init) * ITERATIONS / rate.bytes
+    seeding = 4.0 * n * d * k / rate.bytes
+    return float(sent + products + passes + seeding + rate.wait * (ITERATIONS + 2 * k))
+
+
+def choose(points: Points, k: int, algorithm: str = "auto", choice: Choice | None = None) -> Way:
+    """The rows, in the way that a fit takes.
 
     Parameters
     ----------
@@ -108,14 +182,17 @@ def choose(points: Points, k: int, algorithm: str = "auto") -> Way:
     k : int
         Number of centres.
     algorithm : {"auto", "lloyd", "elkan"}
-        "lloyd" compares all, "elkan" keeps bounds, "auto" takes what is quicker.
+    choice : Choice, optional
+        What `decide` says; asked for one restart if None.
     """
-    on_device = algorithm == "lloyd" or (algorithm == "auto" and points.device.kind != "cpu")
+    device = points.device
+    choice = choice or decide(device, algorithm, points.n, points.d, k)
     # The device's sums have no more than `GRID` digits.
-    if on_device and not points.is_deep:
-        on_gpu = points.device.kind != "cpu"
-        return MlxWay(points, otherwise=cache(lambda: HostWay(points)), seeds=on_gpu)
-    return HostWay(points)
+    if choice.name == "host" or points.is_deep:
+        return HostWay(points)
+    check(device)
+    otherwise = cache(lambda: HostWay(points))
+    return MlxWay(points, otherwise, seeds=device.kind != "cpu")
 
 
 def comparing(device: Device) -> type[HostComparison] | type[MlxComparison]:
