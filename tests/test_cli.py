@@ -291,7 +291,7 @@ def test_predict_to_a_file(call, model, mnist, tmp_path):
     assert table.dtype.names == ("cluster", "label")
     assert_array_equal(table["label"], expected)
     done = call("predict", model[0], "auto", "--out", tmp_path / "out.txt", code=2)
-    assert ".npy, .parquet or .csv" in done.stderr
+    assert ".npy, .csv or .parquet" in done.stderr
     assert sorted(os.listdir(tmp_path)) == ["out.csv", "out.npy", "scaled.npy", "some.npy"]
 
 

@@ -22,11 +22,7 @@ from mnist_kmeans_mlx.benchmark import choose_arms
 from mnist_kmeans_mlx.benchmark import compare as compare_arms
 from mnist_kmeans_mlx.benchmark.result import QUOTED, STAGES, Spread
 from mnist_kmeans_mlx.cli import main
-from mnist_kmeans_mlx.report.compare_table import (
-    comparison_csv,
-    comparison_markdown,
-    comparison_view,
-)
+from mnist_kmeans_mlx.report import compare_table
 
 pytestmark = pytest.mark.slow
 
@@ -147,7 +143,7 @@ def text_of(view, width, **options):
 
 @pytest.mark.parametrize("width", [60, 80, 100, 160])
 def test_the_table_fits_the_terminal_and_tells_all(found, rows, width, device):
-    text = text_of(comparison_view(found, width), width)
+    text = text_of(compare_table.view(found, width), width)
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
     flat = " ".join(text.split())
@@ -172,44 +168,44 @@ def test_a_median_stands_with_its_range(found):
     case = found.cases[0]
     row = dataclasses.replace(case.rows[0], warm=Spread((3.0, 1.0, 12.34)), speedup=Spread((0.5,)))
     other = dataclasses.replace(found, cases=(dataclasses.replace(case, rows=(row,)),))
-    for text in (text_of(comparison_view(other, 200), 200), comparison_markdown(other)):
+    for text in (text_of(compare_table.view(other, 200), 200), compare_table.to_markdown(other)):
         assert "3.00 (1.00–12.3)" in text
         assert "0.50" in text
 
 
 def test_a_mismatch_cannot_be_overlooked(broken):
-    view = comparison_view(broken, 100)
+    view = compare_table.view(broken, 100)
     text = text_of(view, 100)
     assert "MISMATCH" in text
     assert f"FAILED  {broken.failures[0]}" in text
     assert "\x1b[1;31m" in text_of(view, 100, force_terminal=True, color_system="standard")
-    assert f"**FAILED** {broken.failures[0]}" in comparison_markdown(broken)
-    assert "MISMATCH" in comparison_csv(broken)
+    assert f"**FAILED** {broken.failures[0]}" in compare_table.to_markdown(broken)
+    assert "MISMATCH" in compare_table.to_csv(broken)
 
 
 def test_the_notebooks_figures_are_marked_as_quoted(broken, found):
-    for text in (text_of(comparison_view(broken, 200), 200), comparison_markdown(broken)):
+    for text in (text_of(compare_table.view(broken, 200), 200), compare_table.to_markdown(broken)):
         (line,) = (line for line in text.splitlines() if "scikit-learn, quoted" in line)
         assert "37.6" in line
         assert "67.64" in line
         assert "Quoted, not measured here: the log of the notebook" in text
         assert "MacBook Air (M2) at 37.6 s with 6 clusters (train accuracy 0.67643)" in text
-    assert "quoted" not in comparison_markdown(found).lower()
+    assert "quoted" not in compare_table.to_markdown(found).lower()
 
 
 def test_markdown_is_a_table(found):
-    lines = comparison_markdown(found).splitlines()
+    lines = compare_table.to_markdown(found).splitlines()
     table = lines[: lines.index("")]
     assert len(table) == 2 + len(found.cases[0].rows)
     assert len({line.count("|") for line in table}) == 1
     hostile = dataclasses.replace(found, data={**found.data, "name": "<b>|`x`\x1b[31m"})
-    text = comparison_markdown(hostile)
+    text = compare_table.to_markdown(hostile)
     assert r"\<b\>\|\`x\`" in text
     assert "\x1b" not in text
 
 
 def test_csv_has_every_number(found, rows):
-    lines = list(csv.DictReader(io.StringIO(comparison_csv(found))))
+    lines = list(csv.DictReader(io.StringIO(compare_table.to_csv(found))))
     assert [line["arm"] for line in lines] == list(rows)
     for line, row in zip(lines, rows.values(), strict=True):
         assert line["n_clusters"] == str(K)
@@ -260,10 +256,10 @@ def call(monkeypatch, found, tmp_path):
 
 def test_each_form_of_output(call, found):
     assert call("--json").stdout == json.dumps(found.to_dict()) + "\n"
-    assert call("--markdown").stdout == comparison_markdown(found)
-    assert call("--csv").stdout == comparison_csv(found)
+    assert call("--markdown").stdout == compare_table.to_markdown(found)
+    assert call("--csv").stdout == compare_table.to_csv(found)
     done = call()
-    assert done.stdout == text_of(comparison_view(found, 100), 100)
+    assert done.stdout == text_of(compare_table.view(found, 100), 100)
     assert done.stderr == ""
 
 
@@ -273,8 +269,8 @@ def test_the_result_is_saved_in_every_form(call, found, tmp_path):
     assert done.stderr == f"Saved compare.json, compare.md, compare.csv in {folder}\n"
     assert sorted(os.listdir(folder)) == ["compare.csv", "compare.json", "compare.md"]
     assert (folder / "compare.json").read_text() == done.stdout
-    assert (folder / "compare.md").read_text() == comparison_markdown(found)
-    assert (folder / "compare.csv").read_text() == comparison_csv(found)
+    assert (folder / "compare.md").read_text() == compare_table.to_markdown(found)
+    assert (folder / "compare.csv").read_text() == compare_table.to_csv(found)
     assert call("--save", folder, "-q").stderr == ""
 
 

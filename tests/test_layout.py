@@ -39,7 +39,7 @@ LAYERS = [
     {"engine"},
     {"distributed"},
     {"device"},
-    {"threads", "arrays", "system"},
+    {"threads", "arrays", "formats", "system"},
 ]
 ENGINE_LAYERS = [
     {"engine.restarts", "engine.joint"},

@@ -84,7 +84,7 @@ def test_keys(tmp_path):
         assert refusal(load_matrix, path, key="x") == "has no array 'x', but 'one', 'two'"
     np.save(tmp_path / "a.npy", one)
     assert refusal(load_matrix, tmp_path / "a.npy", key="one") == (
-        "holds a single array, so that key='one' has no meaning"
+        "takes no key='one' (--key): that is for .npz or .safetensors"
     )
 
 
@@ -168,8 +168,8 @@ def test_pickles_stay_closed(tmp_path):
 def test_an_unknown_suffix(name, tmp_path):
     (tmp_path / name).write_bytes(b"1,2\n3,4\n")
     assert refusal(load_matrix, tmp_path / name) == (
-        "is of an unknown kind: the suffixes read are .npy, .csv, .csv.gz, .tsv, .tsv.gz, "
-        ".parquet, .npz, .safetensors, and IDX files"
+        "is of an unknown kind: the suffixes read are .npy, .npz, .safetensors, .csv, .csv.gz, "
+        ".tsv, .tsv.gz, .parquet, -ubyte and -ubyte.gz"
     )
 
 

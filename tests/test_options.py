@@ -5,10 +5,12 @@ import shlex
 
 import numpy as np
 import pytest
+from click import Argument
 from click.testing import CliRunner
 
 from mnist_kmeans_mlx import DatasetWarning, KMeans
 from mnist_kmeans_mlx.cli import main
+from mnist_kmeans_mlx.cli.options import _ABOUT_OUTPUT, command_line
 from mnist_kmeans_mlx.persistence import load_model
 
 ROWS = np.random.default_rng(0).normal(size=(30, 3)).round(3) + 9 * (np.arange(30) % 3)[:, None]
@@ -100,6 +102,28 @@ def test_every_command_reads_the_same_columns(suffix, call, table, tmp_path):
     page = tmp_path / "report.html"
     call("report", model, *data, "-o", page)
     assert page.read_text().count("<span>--columns</span> <span>x,y,z</span>") >= 2
+
+
+SWITCHES = [
+    (command, option, value)
+    for command in main.commands.values()
+    for option in command.params
+    if getattr(option, "is_flag", False) and option.name not in {"help", *_ABOUT_OUTPUT}
+    for value in (True, False)
+    if value or option.secondary_opts
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "value"), SWITCHES, ids=lambda part: getattr(part, "name", str(part))
+)
+def test_a_switch_comes_back_in_the_command_that_repeats(command, option, value, numbers):
+    words = [(option.opts if value else option.secondary_opts)[0]]
+    arguments = [str(numbers)] * sum(isinstance(each, Argument) for each in command.params)
+    words += ["--out", "x.npy"] if command.name == "transform" else []
+    first = command.make_context(command.name, [*arguments, *words])
+    again = shlex.split(command_line(first))[2:]
+    assert command.make_context(command.name, again).params == first.params
 
 
 @pytest.mark.slow

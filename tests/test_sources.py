@@ -372,8 +372,7 @@ def test_files_that_are_refused(tmp_path, monkeypatch):
     for name in ("a.csv", "a.txt"):
         (tmp_path / name).write_text("1,2\n3,4\n")
         assert refusal(open_rows, tmp_path / name) == (
-            "cannot be read in blocks: the suffixes for that are .npy, .parquet, "
-            "and load_matrix reads others"
+            "cannot be read in blocks, as .npy or .parquet can: load_matrix reads others"
         )
     assert refusal(open_rows, tmp_path) == "is a folder where a file is expected"
     assert refusal(open_rows, tmp_path / "b.npy") == "does not exist"

@@ -22,9 +22,9 @@ from mnist_kmeans_mlx.cli import main
 from mnist_kmeans_mlx.experiment import ExperimentError
 from mnist_kmeans_mlx.experiment import sweep as module
 from mnist_kmeans_mlx.experiment.sweep import MEASURES, elbow, sweep
+from mnist_kmeans_mlx.report import sweep_table
 from mnist_kmeans_mlx.report.canvas import FigureError
 from mnist_kmeans_mlx.report.curves import draw_curves
-from mnist_kmeans_mlx.report.sweep_table import sweep_csv, sweep_markdown, sweep_view
 
 
 @pytest.fixture(scope="module")
@@ -286,7 +286,7 @@ def text_of(view, width):
 
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_the_table_fits_the_terminal_and_tells_all(found, width):
-    text = text_of(sweep_view(found, width), width)
+    text = text_of(sweep_table.view(found, width), width)
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
     for point in found.curve:
@@ -297,10 +297,10 @@ def test_the_table_fits_the_terminal_and_tells_all(found, width):
 
 
 def test_markdown_and_csv(found):
-    lines = sweep_markdown(found).splitlines()
+    lines = sweep_table.to_markdown(found).splitlines()
     assert len({line.count("|") for line in lines[:5]}) == 1
     assert lines[2].startswith("| 5 | 2 | ")
-    cells = list(csv.DictReader(io.StringIO(sweep_csv(found))))
+    cells = list(csv.DictReader(io.StringIO(sweep_table.to_csv(found))))
     assert [float(cell["inertia"]) for cell in cells] == [cell["inertia"] for cell in found.cells]
     assert cells[0]["missing_digits"].split() == [str(d) for d in found.cells[0]["missing_digits"]]
 

@@ -15,11 +15,12 @@ from mnist_kmeans_mlx.cli.options import (
     command_line,
     data_options,
     device_option,
-    int_or_auto,
     json_option,
     log_option,
+    max_iter_option,
     memory_option,
-    npy_name,
+    n_init_option,
+    out_option,
     quiet_option,
 )
 
@@ -43,26 +44,13 @@ _DRAWN = 100
     show_default=True,
     help="Number of clusters.",
 )
-@click.option(
-    "--n-init",
-    metavar="INTEGER|auto",
-    callback=int_or_auto,
-    default="auto",
-    show_default=True,
-    help="Restarts, of which the best is kept. auto: 1 for k-means++, 10 for random.",
-)
+@n_init_option("1 for k-means++, 10 for random")
 @click.option(
     "--seed",
     type=click.IntRange(0, 2**32 - 1),
     help="Seed of the random draws: the same seed finds the same clusters. [default: drawn]",
 )
-@click.option(
-    "--max-iter",
-    type=click.IntRange(min=1),
-    default=300,
-    show_default=True,
-    help="Most iterations of a restart.",
-)
+@max_iter_option
 @click.option(
     "--tol",
     type=click.FloatRange(min=0),
@@ -84,15 +72,19 @@ _DRAWN = 100
     show_default=True,
     help="How the nearest centres are found; the result is the same.",
 )
+@click.option(
+    "--metric",
+    type=click.Choice(["euclidean", "cosine"]),
+    default="euclidean",
+    show_default=True,
+    help="How distance is measured. cosine: by the angle between rows, whatever their lengths.",
+)
 @device_option
 @memory_option
-@click.option(
+@out_option(
     "--labels-out",
-    type=click.Path(dir_okay=False),
-    metavar="FILE.npy",
-    callback=npy_name,
-    help="Write the cluster number of each row. With {rank} in the name, each of several ranks "
-    "writes those of its own rows.",
+    "Write the cluster number of each row. With {rank} in the name, each of several ranks writes "
+    "those of its own rows.",
 )
 @click.option(
     "--save", type=click.Path(dir_okay=False), metavar="MODEL", help="Write the model to this file."
@@ -124,8 +116,6 @@ def fit(
     clusters: int,
     seed: int | None,
     data: str,
-    key: str | None,
-    labels: str | None,
     labels_out: str | None,
     save: str | None,
     checkpoint: str | None,
@@ -177,8 +167,6 @@ def fit(
             with output.progress(words, quiet=quiet) as observe:
                 result = run(
                     data,
-                    key=key,
-                    labels=labels,
                     n_clusters=clusters,
                     seed=seed,
                     command=command_line(ctx, seed),
@@ -195,7 +183,9 @@ def fit(
                         _save(result, save, quiet)
                 raise KeyboardInterrupt
         if labels_out is not None:
-            output.save_npy(labels_out, result.estimator.labels_)
+            from mnist_kmeans_mlx.persistence.writers import save_columns
+
+            save_columns(labels_out, {"cluster": result.estimator.labels_})
             output.note(f"Saved {labels_out}", quiet=quiet)
         # The result is shown whatever becomes of the model and the log; the model is saved even if
         # nobody reads the result to its end, and the other ranks do not leave before.

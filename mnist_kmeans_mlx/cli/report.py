@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import shlex
+from typing import Any
 
 import click
 
 from mnist_kmeans_mlx.cli import output as speech
 from mnist_kmeans_mlx.cli.options import (
     SETTINGS,
+    command_line,
     data_options,
     device_option,
     json_option,
@@ -40,18 +41,16 @@ __all__ = ["report"]
 @device_option
 @json_option
 @quiet_option
+@click.pass_context
 def report(
+    ctx: click.Context,
+    /,
     files: tuple[str, ...],
     output: str,
     figures: str | None,
-    data: str,
-    key: str | None,
-    header: bool | None,
-    columns: str | None,
-    labels: str | None,
-    device: str,
     json: bool,
     quiet: bool,
+    **named: Any,
 ) -> None:
     """Write one page about a model and its runs.
 
@@ -77,17 +76,7 @@ def report(
         words = {"gather": "Looking at clusters", "page": "Writing", "figures": "Drawing figures"}
         with speech.progress(words, quiet=quiet) as observe:
             observe("gather")
-            command = _command(files, output, figures, data, key, labels, header, columns)
-            material = gather(
-                files,
-                data=data,
-                key=key,
-                labels=labels,
-                header=header,
-                columns=columns,
-                device=device,
-                command=command,
-            )
+            material = gather(files, command=command_line(ctx), **named)
             observe("page")
             text = html.page(material)
             with write_atomically(output) as file:
@@ -103,30 +92,3 @@ def report(
                 speech.note(f"Saved {len(written)} figures in {figures}", quiet=quiet)
     if json:
         speech.emit_json({"file": output, "figures": [str(path) for path in written]})
-
-
-def _command(
-    files: tuple[str, ...],
-    page: str,
-    figures: str | None,
-    data: str,
-    key: str | None,
-    labels: str | None,
-    header: bool | None,
-    columns: str | None,
-) -> str:
-    """Write what makes the same page again."""
-    words = ["mnist-kmeans-mlx", "report", *files, "--output", page]
-    for name, value in (
-        ("figures", figures),
-        ("key", key),
-        ("labels", labels),
-        ("columns", columns),
-    ):
-        if value is not None:
-            words += [f"--{name}", value]
-    if header is not None:
-        words.append("--header" if header else "--no-header")
-    if data != "auto":
-        words += ["--data", data]
-    return shlex.join(words)

@@ -9,7 +9,6 @@ import re
 import warnings
 from collections.abc import Iterable
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,9 +23,10 @@ from mnist_kmeans_mlx.datasets.faults import (
     blaming,
     opened,
 )
-from mnist_kmeans_mlx.datasets.forward import batches_reader, parquet_reader
-from mnist_kmeans_mlx.datasets.readers import FileReader, Reader, ShardsReader, npy_reader
+from mnist_kmeans_mlx.datasets.forward import batches_reader
+from mnist_kmeans_mlx.datasets.readers import FileReader, Reader, ShardsReader
 from mnist_kmeans_mlx.datasets.rows import BLOCK_BYTES, Rows
+from mnist_kmeans_mlx.formats import format_of, suffixes
 
 __all__ = ["Batches", "check_finite", "from_memmap", "open_rows"]
 
@@ -95,8 +95,7 @@ def open_rows(
     Examples
     --------
     >>> import tempfile
-    >>> from pathlib import Path
-    >>> import numpy as np
+    >>>     >>> import numpy as np
     >>> from mnist_kmeans_mlx import open_rows
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     for i in range(3):
@@ -179,17 +178,14 @@ def check_finite(rows: Rows) -> None:
 
 def _reader(path: str, columns: Columns | None) -> Reader:
     with opened(path):  # a missing file before an unknown suffix
-        suffix = Path(path).suffix.lower()
-        if suffix == ".parquet":
-            return parquet_reader(path, columns)
-        if suffix != ".npy":
+        kind = format_of(path, "blocks")
+        if kind is None:
             raise Fault(
-                "cannot be read in blocks: the suffixes for that are .npy, .parquet, "
-                "and load_matrix reads others"
+                f"cannot be read in blocks, as {suffixes('blocks')} can: load_matrix reads others"
             )
-        if columns is not None:
-            raise Fault(f"is no table with names, so that columns={columns!r} has no meaning")
-        return npy_reader(path)
+        options = matrix.taken(kind, {"columns": columns})
+        reader: Reader = kind.function("blocks")(path, **options)
+        return reader
 
 
 def _files(path: PathLike) -> list[str]:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Any, cast
 
 import numpy as np
@@ -25,7 +26,7 @@ from mnist_kmeans_mlx.datasets.faults import (
 )
 from mnist_kmeans_mlx.datasets.headers import MARKED, header_of, is_number
 
-__all__ = ["read_text"]
+__all__ = ["read_csv", "read_text", "read_tsv"]
 
 # Of the cells that tell delimiter and header.
 _FIRST_CELLS = 10_000
@@ -103,6 +104,9 @@ def read_text(
         if commas:
             notes.append("has commas in its numbers, which are read as decimal points")
     return Table(table, None, notes) if text.places is not None else _table(table, text, notes)
+
+
+read_csv, read_tsv = partial(read_text, delimiter=","), partial(read_text, delimiter="\t")
 
 
 def _delimiter(file: io.BufferedReader, delimiter: str) -> str:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mnist_kmeans_mlx.formats import format_of, no_option
+
 if TYPE_CHECKING:
     from mnist_kmeans_mlx.datasets.columns import Columns
     from mnist_kmeans_mlx.distributed import Group
@@ -191,13 +193,13 @@ def _rows(
     from mnist_kmeans_mlx.memory import fits
 
     if os.path.exists(source):
-        in_parts = Path(source).suffix.lower() in (".npy", ".parquet")
-        if not in_parts or fits(os.path.getsize(source), 0, memory):
+        in_blocks = format_of(source, "blocks")
+        if not in_blocks or fits(os.path.getsize(source), 0, memory):
             return None
     elif not glob.has_magic(os.fspath(source)):
         return None
     if header is not None:
-        raise ExperimentError(f"{source!r} is no text, so that header={header} has no meaning.")
+        raise ExperimentError(f"{source!r} {no_option('header', header)}.")
     rows = open_rows(source, columns=columns)
     n, d = rows.shape
     if not fits(n * d * rows.dtype.itemsize, n, memory):
@@ -259,17 +261,9 @@ def _is_mnist(source: str | os.PathLike[str]) -> bool:
 
 
 def _labels(path: str | os.PathLike[str], n: int) -> Array:
-    from mnist_kmeans_mlx.datasets import load_matrix
-    from mnist_kmeans_mlx.datasets.binary import read_idx, read_npy
+    from mnist_kmeans_mlx.datasets.matrix import read_table
 
-    # `load_matrix` refuses what has one dimension, and labels mostly have.
-    name = os.path.basename(path)
-    if name.endswith(".npy"):
-        labels = read_npy(path)
-    elif name.endswith(("ubyte", "ubyte.gz")):
-        labels = read_idx(path)
-    else:
-        labels = load_matrix(path, min_rows=1)
+    labels = read_table(path).matrix
     if labels.size != n:
         doubt = " (is the first line of one of them a header?)" * (abs(labels.size - n) == 1)
         raise ExperimentError(f"{str(path)!r} holds {labels.size} labels for {n} rows{doubt}.")

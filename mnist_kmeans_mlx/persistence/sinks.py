@@ -1,8 +1,8 @@
 """Rows written as they are computed, to a file that appears whole or not at all.
 
 What is there before the end lies beside it: `.NAME.partial`, an `.npy` file that is not yet full,
-and `.NAME.partial.json`, which says of how many of its rows that is certain. Parquet has no rows to
-go on from, and is made from the partial file at the end, for which there must be room for both.
+and `.NAME.partial.json`, which says how many of its rows are certain. Other formats are made from
+the partial file at the end, so there must be room for both.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ import numpy.typing as npt
 
 from mnist_kmeans_mlx.datasets.faults import PathLike, blaming
 from mnist_kmeans_mlx.datasets.tables import arrow
+from mnist_kmeans_mlx.formats import format_of, suffixes
 from mnist_kmeans_mlx.persistence.files import file_to_replace, put_in_place
 
 __all__ = ["Sink", "open_sink"]
 
 # Seconds of work that a break may cost.
 _EVERY = 5.0
-# Bytes of a Parquet row group, which is held while it is written.
+# Bytes of rows that are held while a file is made from the partial one.
 _GROUP = 1 << 25
 
 Identity = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
@@ -49,16 +50,16 @@ def open_sink(
     Parameters
     ----------
     path : path-like
-        Its suffix names the format: ``.npy``, or ``.parquet`` (needs pyarrow) with a column
-        ``label``, or columns ``distance_0`` and so on if `shape` has two dimensions.
+        Its suffix names the format: ``.npy``, or ``.csv`` or ``.parquet`` (needs pyarrow) with a
+        column ``label``, or columns ``distance_0`` and so on if `shape` has two dimensions.
     shape : tuple (n,) or (n, k)
         Of the whole.
     dtype : dtype
         Of real numbers.
     identity : mapping, or callable that returns it
-        All that the rows depend on, as JSON can hold it: with any other, what is there of an
-        earlier attempt is not gone on with, see `Sink.other`. A callable is called at most once,
-        and not at all if the file is written within seconds.
+        All that the rows depend on, as JSON can hold it. A partial file written for a different
+        identity is discarded, see `Sink.other`. A callable is called at most once, and not at all
+        if the file is written within seconds.
     resume : bool, default=True
         Go on where an earlier attempt was broken off, by Ctrl-C, a full disk or a power failure;
         False begins anew.
@@ -77,10 +78,9 @@ def open_sink(
     DatasetError
         pyarrow is needed and not installed.
     """
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix not in (".npy", ".parquet"):
-        raise ValueError(f"{os.fspath(path)!r} cannot be written: name it .npy or .parquet.")
-    if suffix == ".parquet":
+    if format_of(path, "write") is None:
+        raise ValueError(f"{os.fspath(path)!r} cannot be written: name it {suffixes('write')}.")
+    if os.fspath(path).lower().endswith(".parquet"):
         with blaming(path):
             arrow()  # now, not after an hour
     sink = Sink(path, shape, dtype, identity, resume=resume)
@@ -108,8 +108,7 @@ class Sink:
     rows_done : int
         Rows that are there, also from an earlier attempt.
     other : tuple of str
-        What differs in the identity of an earlier attempt at something else, which is not gone on
-        with; empty if there was none.
+        Keys in which the identity of a discarded partial file differs; empty if there was none.
     """
 
     other: tuple[str, ...] = ()
@@ -183,14 +182,16 @@ class Sink:
     def finish(self) -> None:
         """Let the file take its place."""
         with self._named():
-            if self.path.lower().endswith(".parquet"):
-                self.record()  # the copy takes its time
-                with _whole(self._target, f"{self._partial}.parquet") as file:
-                    self._write_parquet(file)
-                os.unlink(self._partial)
-            else:
+            if self.path.lower().endswith(".npy"):
                 os.fsync(self._file.fileno())
                 put_in_place(self._partial, self._target)
+            else:
+                self.record()  # the copy takes its time
+                kind = format_of(self.path, "write")
+                assert kind is not None
+                with _whole(self._target, f"{self._partial}.copy") as file:
+                    kind.function("write")(file, self._names(), self._blocks())
+                os.unlink(self._partial)
             self._forget()
 
     def close(self) -> None:
@@ -245,20 +246,18 @@ class Sink:
         fits = rows <= self.shape[0] and size >= len(self._header) + rows * self._row
         return rows if fits and self._file.read(len(self._header)) == self._header else 0
 
-    def _write_parquet(self, file: IO[bytes]) -> None:
-        pa, pq = arrow()
-        width = int(np.prod(self.shape[1:]))
-        two = len(self.shape) > 1
-        names = [f"distance_{i}" for i in range(width)] if two else ["label"]
-        kind = pa.from_numpy_dtype(self.dtype)
-        step = max(1, _GROUP // max(1, self._row))
+    def _names(self) -> list[str]:
+        """Names of the columns."""
+        return [f"distance_{i}" for i in range(self.shape[1])] if len(self.shape) > 1 else ["label"]
+
+    def _blocks(self) -> Iterator[npt.NDArray[Any]]:
+        """All rows, from the partial file."""
         self._file.seek(len(self._header))
-        with pq.ParquetWriter(file, pa.schema([(name, kind) for name in names])) as writer:
-            for start in range(0, self.shape[0], step):
-                rows = np.empty((min(step, self.shape[0] - start), width), self.dtype)
-                _read(self._file, rows.reshape(-1).view(np.uint8).data)
-                columns = [pa.array(np.ascontiguousarray(column)) for column in rows.T]
-                writer.write_table(pa.table(columns, names))
+        step = max(1, _GROUP // max(1, self._row))
+        for start in range(0, max(1, self.shape[0]), step):
+            rows = np.empty((min(step, self.shape[0] - start), len(self._names())), self.dtype)
+            _read(self._file, rows.reshape(-1).view(np.uint8).data)
+            yield rows
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:

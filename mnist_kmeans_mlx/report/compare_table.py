@@ -18,7 +18,10 @@ from mnist_kmeans_mlx.report.parts import facts, safe, seconds
 if TYPE_CHECKING:
     from mnist_kmeans_mlx.benchmark import Comparison, Row, Spread
 
-__all__ = ["comparison_csv", "comparison_markdown", "comparison_view"]
+__all__ = ["NAME", "to_csv", "to_markdown", "view"]
+
+# Of the files that hold it.
+NAME = "compare"
 
 _COLUMNS = {
     "n_clusters": "K",
@@ -64,7 +67,7 @@ _NUMBERS = (
 )
 
 
-def comparison_view(comparison: Comparison, width: int) -> RenderableType:
+def view(comparison: Comparison, width: int) -> RenderableType:
     """Lay out a comparison for a terminal.
 
     Parameters
@@ -92,7 +95,7 @@ def comparison_view(comparison: Comparison, width: int) -> RenderableType:
     return Group(*shown, listed)
 
 
-def comparison_markdown(comparison: Comparison) -> str:
+def to_markdown(comparison: Comparison) -> str:
     """Write a comparison for a README."""
     lines = [*_main(comparison).markdown(), ""]
     stages = _stages(comparison)
@@ -104,7 +107,7 @@ def comparison_markdown(comparison: Comparison) -> str:
     return "\n".join(lines) + "\n"
 
 
-def comparison_csv(comparison: Comparison) -> str:
+def to_csv(comparison: Comparison) -> str:
     """Write one line for each arm and number of clusters, with every number in full."""
     file = io.StringIO()
     header = [

@@ -16,7 +16,10 @@ from mnist_kmeans_mlx.report.parts import safe, seconds
 if TYPE_CHECKING:
     from mnist_kmeans_mlx.experiment.sweep import Sweep
 
-__all__ = ["sweep_csv", "sweep_markdown", "sweep_view"]
+__all__ = ["NAME", "to_csv", "to_markdown", "view"]
+
+# Of the files that hold it.
+NAME = "sweep"
 
 _COLUMNS = {
     "n_clusters": "K",
@@ -39,7 +42,7 @@ _WRITE: Mapping[str, Callable[[float], str]] = {
 }
 
 
-def sweep_view(found: Sweep, width: int) -> RenderableType:
+def view(found: Sweep, width: int) -> RenderableType:
     """Lay out a sweep for a terminal.
 
     Parameters
@@ -54,13 +57,13 @@ def sweep_view(found: Sweep, width: int) -> RenderableType:
     return Group(*shown, *(Text(safe(line), style="dim") for line in _lines(found)))
 
 
-def sweep_markdown(found: Sweep) -> str:
+def to_markdown(found: Sweep) -> str:
     """Write a sweep for a README."""
     lines = [*_grid(found).markdown(), "", *(f"- {escaped(line)}" for line in _lines(found))]
     return "\n".join(lines) + "\n"
 
 
-def sweep_csv(found: Sweep) -> str:
+def to_csv(found: Sweep) -> str:
     """Write one line for each cell."""
     file = io.StringIO()
     names = list(found.cells[0])
