@@ -16,7 +16,7 @@ from mnist_kmeans_mlx.datasets.faults import PathLike
 from mnist_kmeans_mlx.datasets.sources import from_memmap
 from mnist_kmeans_mlx.memory import is_source
 from mnist_kmeans_mlx.persistence import owned
-from mnist_kmeans_mlx.persistence.record import checksum
+from mnist_kmeans_mlx.persistence.checksum import checksum
 from mnist_kmeans_mlx.persistence.sinks import open_sink
 
 __all__ = ["predict_to", "transform_to", "write_answers"]

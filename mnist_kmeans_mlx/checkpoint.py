@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import time
 from dataclasses import replace
 from numbers import Integral
@@ -20,6 +19,7 @@ import numpy as np
 
 from mnist_kmeans_mlx import distributed
 from mnist_kmeans_mlx.base import center_dtype
+from mnist_kmeans_mlx.datasets.faults import Fault
 from mnist_kmeans_mlx.distributed import Group
 from mnist_kmeans_mlx.engine.assignment import FullAssignment
 from mnist_kmeans_mlx.engine.distances import Codebook, inertia
@@ -28,9 +28,9 @@ from mnist_kmeans_mlx.engine.points import Points
 from mnist_kmeans_mlx.engine.restarts import Standing
 from mnist_kmeans_mlx.estimator import KMeans
 from mnist_kmeans_mlx.persistence import owned
-from mnist_kmeans_mlx.persistence.files import check_writable, remove_leftovers, write_atomically
-from mnist_kmeans_mlx.persistence.record import Record, checksum, read_record, unpack_record
-from mnist_kmeans_mlx.persistence.safetensors import Damage
+from mnist_kmeans_mlx.persistence.checksum import checksum
+from mnist_kmeans_mlx.persistence.files import check_writable, write_atomically
+from mnist_kmeans_mlx.persistence.record import Snapshot, read_snapshot, unpack_snapshot
 from mnist_kmeans_mlx.progress import History
 
 __all__ = ["Checkpoint", "CheckpointError"]
@@ -115,9 +115,9 @@ class Checkpoint:
         self.iterations = iterations
         self.seconds = seconds
         self.failure: OSError | None = None
-        self._found: Record | None = None
+        self._found: Snapshot | None = None
         self._identity: dict[str, Any] = {}
-        self._now: Record | None = None
+        self._now: Snapshot | None = None
         self._notes = 0
         self._written, self._cost = time.monotonic(), 0.0
         if self.path is not None:
@@ -127,11 +127,10 @@ class Checkpoint:
                         f"{self.path} exists: resume it, or remove it to begin anew."
                     )
                 try:
-                    self._found = read_record(self.path)
-                except Damage as damage:
-                    raise CheckpointError(f"{self.path} {damage}.") from None
+                    self._found = read_snapshot(self.path)
+                except Fault as fault:
+                    raise CheckpointError(f"{self.path} {fault}.") from None
             check_writable(self.path)
-            remove_leftovers(self.path)
 
     @property
     def resumed(self) -> bool:
@@ -237,16 +236,16 @@ class Checkpoint:
         if since >= 9 * self._cost and (self._notes >= self.iterations or since >= self.seconds):
             self._write()
 
-    def _check(self, found: Record) -> None:
+    def _check(self, found: Snapshot) -> None:
         for key, value in self._identity.items():
             then = found.identity.get(key)
             if then != value:
                 what = _OTHER.get(key, f"{key} = {then}, not {value}")
                 raise CheckpointError(f"{self.path} was written by a fit with {what}.")
 
-    def _record(self, standing: Standing, position: Any) -> Record:
+    def _record(self, standing: Standing, position: Any) -> Snapshot:
         seconds = self.earlier + time.monotonic() - self._began
-        return Record(self._identity, seconds, position, standing)
+        return Snapshot(self._identity, seconds, position, standing)
 
     def _write(self) -> None:
         if self.path is None or self._now is None:
@@ -255,7 +254,7 @@ class Checkpoint:
         self._notes = 0
         try:
             with write_atomically(self.path) as file:
-                file.writelines(self._now.pack())
+                file.write(self._now.pack())
         except OSError as error:
             self.failure = error
             raise
@@ -283,16 +282,13 @@ class Checkpoint:
             estimator._set_fitted(self._points, run, self._dtype)
 
 
-def _shared(found: Record | None, group: Group) -> Record | None:
+def _shared(found: Snapshot | None, group: Group) -> Snapshot | None:
     """What the first rank has found, on all."""
     if group.size == 1:
         return found
-    packed = b"" if found is None else b"".join(found.pack())
+    packed = b"" if found is None else found.pack()
     sent = group.broadcast(np.frombuffer(packed, np.uint8)).tobytes()
-    with tempfile.TemporaryFile() as file:
-        file.write(sent)
-        file.seek(0)
-        return unpack_record(file) if sent else None
+    return unpack_snapshot(sent) if sent else None
 
 
 def _identity(estimator: KMeans, X: Any, points: Points) -> dict[str, Any]:

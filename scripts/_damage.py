@@ -16,7 +16,7 @@ from mnist_kmeans_mlx.datasets import DatasetError, load_matrix, load_mnist
 from mnist_kmeans_mlx.datasets.mnist import idx_bytes
 from mnist_kmeans_mlx.estimator import KMeans
 from mnist_kmeans_mlx.minibatch import MiniBatchKMeans
-from mnist_kmeans_mlx.persistence import ModelError, load_model, safetensors, save_model
+from mnist_kmeans_mlx.persistence import ModelError, load_model, save_model, tensors
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from damage import safetensors_bytes, small_mnist
@@ -227,7 +227,7 @@ def mutate_signed(data, rng):
                     texts[key] = json.dumps(with_something_strange(json.loads(texts[key]), rng))
                 except ValueError:
                     texts[key] = rng.choice(["", "x", "-1", "2", "9" * 30, "null"])
-    texts["sha256"] = safetensors._checksum(texts, header, [bytes(body)])
+    texts["sha256"] = tensors._checksum(texts, header, body)
     text = json.dumps({"__metadata__": texts, **header}).encode()
     return struct.pack("<Q", len(text)) + text + bytes(body)
 

@@ -27,7 +27,7 @@ import numpy as np
 
 from mnist_kmeans_mlx.datasets import load_mnist
 from mnist_kmeans_mlx.persistence import load_model
-from mnist_kmeans_mlx.persistence.record import read_record
+from mnist_kmeans_mlx.persistence.record import read_snapshot
 
 ROOT = Path(__file__).parent.parent
 FOUND = ("labels_", "cluster_centers_", "inertia_", "n_iter_")
@@ -75,7 +75,7 @@ def torture(folder, words, kills, rng):
         if counts["kills"] < kills and killed(process, checkpoint, duration, rng):
             counts["kills"] += 1
             if checkpoint.exists():  # and is whole, whenever the kill came
-                standing = read_record(checkpoint).standing
+                standing = read_snapshot(checkpoint).standing
                 places.add((standing.restart, standing.state and standing.state.n_iter))
                 counts["resumed"] += 1
             continue

@@ -85,7 +85,7 @@ def test_wrong_rows_and_names(rows, tmp_path, device):
     model = KMeans(4, random_state=0, device=device).fit(rows)
     with pytest.raises(ValueError, match="X has 5 features, but KMeans is expecting 6"):
         predict_to(model, rows[:, 1:], tmp_path / "labels.npy")
-    with pytest.raises(ValueError, match=r"name it \.npy or \.parquet"):
+    with pytest.raises(ValueError, match=r"name it \.npy, \.csv or \.parquet"):
         predict_to(model, rows, tmp_path / "labels.txt")
     theirs = cluster.KMeans(4).fit(rows)
     for write in (predict_to, transform_to):

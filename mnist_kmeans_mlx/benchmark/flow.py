@@ -15,7 +15,8 @@ from mnist_kmeans_mlx.benchmark.judge import Answer, Judge
 from mnist_kmeans_mlx.benchmark.notes import case_notes, general_notes
 from mnist_kmeans_mlx.benchmark.process import Worker, WorkerFailed
 from mnist_kmeans_mlx.benchmark.result import QUOTED, STAGES, Case, Comparison, Row, Spread, spread
-from mnist_kmeans_mlx.experiment.data import Data, check_clusters, checksum, load
+from mnist_kmeans_mlx.experiment.data import Data, check_clusters, load
+from mnist_kmeans_mlx.persistence.checksum import checksum
 
 if TYPE_CHECKING:
     from mnist_kmeans_mlx.datasets.columns import Columns

@@ -6,7 +6,6 @@ Every answer is a line of JSON. It ends when its stdin does, and so never outliv
 from __future__ import annotations
 
 import gc
-import hashlib
 import json
 import os
 import signal
@@ -117,7 +116,8 @@ def measure(job: dict[str, Any], say: Say) -> dict[str, Any]:
     import numpy as np
 
     from mnist_kmeans_mlx.datasets import DatasetWarning
-    from mnist_kmeans_mlx.experiment.data import checksum, load
+    from mnist_kmeans_mlx.experiment.data import load
+    from mnist_kmeans_mlx.persistence.checksum import checksum
 
     arm = Arm(**job["arm"])
     fitter = _Ours(arm) if arm.ours else _ScikitLearn(arm)
@@ -139,7 +139,7 @@ def measure(job: dict[str, Any], say: Say) -> dict[str, Any]:
         say({"event": "fit"})
         model, seconds, inside = fitter.fit(job)
         fits.append({"seconds": seconds, "stages": {**stages, **inside}})
-        answers.add(_fingerprint(model))
+        answers.add(checksum(np.asarray(model.labels_, np.int32), np.array([model.n_iter_])))
     seeds: list[int] = []
     if job["staged"] and isinstance(fitter, _ScikitLearn):
         say({"event": "stages"})
@@ -157,14 +157,6 @@ def measure(job: dict[str, Any], say: Say) -> dict[str, Any]:
         "n_iter": int(model.n_iter_),
         "inertia": float(model.inertia_) / data.unit**2,
     }
-
-
-def _fingerprint(model: Any) -> str:
-    """What must be the same whenever the same is fitted again."""
-    import numpy as np
-
-    labels = np.ascontiguousarray(model.labels_, dtype=np.int32)
-    return hashlib.sha256(labels.tobytes() + str(model.n_iter_).encode()).hexdigest()
 
 
 def _end_with_parent() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import math
 import os
 import zipfile
@@ -26,7 +25,6 @@ __all__ = [
     "Data",
     "ExperimentError",
     "check_clusters",
-    "checksum",
     "features",
     "load",
     "unit_of",
@@ -230,18 +228,6 @@ def unit_of(model: Model) -> float:
     """White, for a model of images; 1 where its metadata are another's and say something else."""
     unit = model.metadata.get("unit")
     return float(unit) if isinstance(unit, int | float) and 0 < unit < math.inf else 1.0
-
-
-def checksum(*arrays: Array | None) -> str:
-    """SHA-256 of the values of arrays, with their types and shapes."""
-    found = hashlib.sha256()
-    for array in arrays:
-        if array is None:
-            found.update(b"None")
-            continue
-        found.update(f"{array.dtype.str}{array.shape}".encode())
-        found.update(np.ascontiguousarray(array).data)
-    return found.hexdigest()
 
 
 def _is_mnist(source: str | os.PathLike[str]) -> bool:

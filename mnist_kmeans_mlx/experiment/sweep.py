@@ -15,9 +15,10 @@ import numpy as np
 
 from mnist_kmeans_mlx import __version__
 from mnist_kmeans_mlx.experiment.cells import Cell, Cells, cells_path
-from mnist_kmeans_mlx.experiment.data import Array, Data, check_clusters, checksum, load
+from mnist_kmeans_mlx.experiment.data import Array, Data, check_clusters, load
 from mnist_kmeans_mlx.experiment.flow import run
 from mnist_kmeans_mlx.experiment.result import Result, plain_dict
+from mnist_kmeans_mlx.persistence.checksum import checksum
 
 if TYPE_CHECKING:
     from mnist_kmeans_mlx.datasets.columns import Columns
