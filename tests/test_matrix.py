@@ -180,10 +180,7 @@ def test_an_unknown_suffix(name, tmp_path):
         ("a.npz", r"is not an .npz file (it starts with b'\x89PNG\r\n\x1a\n')"),
         ("a.csv", "is not text in UTF-8"),
         ("a.tsv", "is not text in UTF-8"),
-        (
-            "a.safetensors",
-            "is not a safetensors file, or is damaged (Error while deserializing header: header too large)",
-        ),
+        ("a.safetensors", "is not a safetensors file, or is damaged ("),
         ("a.parquet", r"is not a Parquet file (it starts with b'\x89PNG\r\n\x1a\n')"),
         ("a-ubyte", "is not an IDX file: its magic number is 89 50 4e 47"),
     ],

@@ -24,7 +24,7 @@ from mnist_kmeans_mlx.experiment import sweep as module
 from mnist_kmeans_mlx.experiment.sweep import MEASURES, elbow, sweep
 from mnist_kmeans_mlx.report import sweep_table
 from mnist_kmeans_mlx.report.canvas import FigureError
-from mnist_kmeans_mlx.report.curves import draw_curves
+from mnist_kmeans_mlx.report.figures import draw_curves
 
 
 @pytest.fixture(scope="module")
@@ -319,8 +319,8 @@ def test_the_figure(found, tmp_path, suffix):
     assert os.listdir(tmp_path) == [path.name]
     if suffix == ".svg":
         text = content.decode()
-        for words in ("Number of clusters K", "Accuracy (% of the rows)", "Time of the fit (s)",
-                      "Silhouette", "NMI", "SSE", "train", "test", "2 seeds"):  # fmt: skip
+        for words in ("number of clusters K", "share of rows recognised, %", "seconds per fit",
+                      "Silhouette", "NMI", "SSE", "Train", "Test", "2 seeds"):  # fmt: skip
             assert words in text, words
         draw_curves(found.to_dict(), path)
         assert path.read_bytes() == content

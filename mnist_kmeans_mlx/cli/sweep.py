@@ -127,7 +127,7 @@ def sweep(
     if found.kept:
         output.note(f"{found.kept} of {len(found.cells)} fits were in {path}", quiet=quiet)
     if figure is not None:
-        from mnist_kmeans_mlx.report.curves import draw_curves
+        from mnist_kmeans_mlx.report.figures import draw_curves
 
         draw_curves(found.to_dict(), figure)
         output.note(f"Saved {figure}", quiet=quiet)
