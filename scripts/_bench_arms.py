@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import numpy as np
 
 
-class Arm:
+class Library:
     """A library: holds the rows as it likes them best and fits them.
 
     `fit` starts from ``job.init``, given centres, or seeds by itself where that is None. It runs
@@ -51,7 +51,7 @@ class Arm:
         raise NotImplementedError
 
 
-class ScikitLearn(Arm):
+class ScikitLearn(Library):
     package, module = "scikit-learn", "sklearn.cluster"
 
     def __init__(self, **options):
@@ -98,7 +98,7 @@ class Ours(ScikitLearn):
         return mx.get_peak_memory()
 
 
-class Faiss(Arm):
+class Faiss(Library):
     package = "faiss-cpu"
 
     def __init__(self, plus_plus=False, **options):
@@ -123,7 +123,7 @@ class Faiss(Arm):
         return model.centroids, len(model.iteration_stats), None
 
 
-class SuperKMeans(Arm):
+class SuperKMeans(Library):
     package = "superkmeans"
 
     def __init__(self, hierarchical=False, **options):
@@ -148,7 +148,7 @@ class SuperKMeans(Arm):
         return np.asarray(model.train(self.rows)), job.max_iter, None
 
 
-class FastKMeans(Arm):
+class FastKMeans(Library):
     package = "fastkmeans"
 
     def __init__(self, **options):
@@ -180,7 +180,7 @@ class FastKMeans(Arm):
         return model.centroids, job.max_iter, None
 
 
-class FlashKMeansMlx(Arm):
+class FlashKMeansMlx(Library):
     package = "flash-kmeans-mlx"
 
     def __init__(self, **options):
@@ -206,7 +206,7 @@ class FlashKMeansMlx(Arm):
         return np.array(centers)[0], n_iter, np.array(labels)[0]
 
 
-class Torch(Arm):
+class Torch(Library):
     """Lloyd's algorithm as one writes it in torch; the upload is part of the fit."""
 
     package = "torch"
@@ -270,7 +270,7 @@ class FlashKMeans(Torch):
         return centers[0].float().cpu().numpy(), n_iter, labels[0].cpu().numpy()
 
 
-class Stopwatch(io.TextIOBase):
+class Listener(io.TextIOBase):
     """Remembers when which line was printed."""
 
     def __init__(self):
@@ -339,7 +339,7 @@ class Server:
         job = SimpleNamespace(init=init, rows=rows, staged=staged, **job)
         self.arm.prepare(job)
         reset_peak()
-        watch = Stopwatch()
+        watch = Listener()
         with redirect_stdout(watch):
             start = time.perf_counter()
             centers, n_iter, labels = self.arm.fit(job)

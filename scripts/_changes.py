@@ -23,8 +23,8 @@ import numpy as np
 
 from mnist_kmeans_mlx import BisectingKMeans, KMeans, answers, experiment
 from mnist_kmeans_mlx.persistence import load_model, save_model, sinks
+from mnist_kmeans_mlx.system import same_package
 
-ROOT = Path(__file__).parent.parent
 N, D, K = 6000, 20, 6
 # Rows at a time; the process that is killed records them at once.
 STEP = 50
@@ -107,9 +107,8 @@ def kill(folder, change, outs, rng):
 
     The process writes all files at once, a block of each in turn.
     """
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, __file__, folder, change, *outs]
-    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path})
+    process = subprocess.Popen(command, env=same_package())
     enough = rng.randrange(N // 4, N // 2)
     while process.poll() is None and min(map(certain, outs)) < enough:
         time.sleep(0.002)

@@ -83,7 +83,7 @@ def make_arms(device, kernel):
 
 
 @dataclass(frozen=True)
-class Case:
+class Task:
     name: str
     data: str
     k: int
@@ -96,13 +96,13 @@ class Case:
 
 
 CASES = [
-    *[Case(f"mnist-k{k}-r{r}", "mnist", k, r) for k in (10, 20, 100, 256) for r in (1, 10)],
-    Case("embeddings-k1000", "embeddings", 1000, max_iter=25),
+    *[Task(f"mnist-k{k}-r{r}", "mnist", k, r) for k in (10, 20, 100, 256) for r in (1, 10)],
+    Task("embeddings-k1000", "embeddings", 1000, max_iter=25),
 ]
 QUICK_CASES = [
-    Case("mnist-k10-r1", "mnist", 10),
-    Case("mnist-k10-r2", "mnist", 10, 2),
-    Case("embeddings-k30", "embeddings", 30, max_iter=5),
+    Task("mnist-k10-r1", "mnist", 10),
+    Task("mnist-k10-r2", "mnist", 10, 2),
+    Task("embeddings-k30", "embeddings", 30, max_iter=5),
 ]
 
 
@@ -155,7 +155,7 @@ def available(arms, args, folder):
 
 def numpy_kernel(folder):
     """What OpenBLAS calls the kernels it chose for NumPy here, if NumPy has OpenBLAS."""
-    worker = Worker(Arm("kernel", "Arm"), folder)
+    worker = Worker(Arm("kernel", "Library"), folder)
     pools = worker.ask("describe")["threadpools"]
     worker.close()
     kernels = [pool.split(": ")[1].split(" ")[0] for pool in pools if "openblas" in pool]

@@ -23,8 +23,8 @@ import numpy as np
 
 from mnist_kmeans_mlx.device import describe
 from mnist_kmeans_mlx.persistence import load_model
+from mnist_kmeans_mlx.system import same_package
 
-ROOT = Path(__file__).parent.parent
 FIT = """
 import json, resource, sys, time
 import numpy as np
@@ -116,13 +116,12 @@ def fit(folder, path, k, memory, iterations):
     """Fit a file in a process of its own."""
     forget(path)
     out = folder / "found.json"
-    python = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     words = [path, out, k, memory, iterations]
     subprocess.run(
         [sys.executable, "-c", FIT, *map(str, words)],
         check=True,
         # One heap: each further one would map 64 MB, used or not.
-        env={**os.environ, "PYTHONPATH": python, "MALLOC_ARENA_MAX": "1"},
+        env={**same_package(), "MALLOC_ARENA_MAX": "1"},
     )
     return json.loads(out.read_text())
 

@@ -25,7 +25,7 @@ QUANTITIES = {"seconds": ("seconds per iteration", 1), "peak_bytes": ("peak memo
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Scale:
     """Sizes of which one varies, `along`."""
 
     along: str
@@ -39,14 +39,14 @@ class Sweep:
 
 
 SWEEPS = [
-    Sweep("n", tuple(20_000 * 2**i for i in range(7))),
-    Sweep("k", (10, 20, 50, 100, 256, 1024, 4096)),
-    Sweep("d", (16, 32, 64, 128, 256, 512, 1024, 2048), k=100),
+    Scale("n", tuple(20_000 * 2**i for i in range(7))),
+    Scale("k", (10, 20, 50, 100, 256, 1024, 4096)),
+    Scale("d", (16, 32, 64, 128, 256, 512, 1024, 2048), k=100),
 ]
 QUICK_SWEEPS = [
-    Sweep("n", (500, 1000, 2000), k=5),
-    Sweep("k", (5, 10, 20), n=1000),
-    Sweep("d", (16, 32, 64), n=1000, k=5),
+    Scale("n", (500, 1000, 2000), k=5),
+    Scale("k", (5, 10, 20), n=1000),
+    Scale("d", (16, 32, 64), n=1000, k=5),
 ]
 
 

@@ -26,7 +26,8 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from mnist_kmeans_mlx.system import same_package
+
 HANGS_AFTER = 5
 ROUNDS_PER_PROCESS = 1000
 # Rows of the samples: even rounds are quick, odd ones tell how memory grows with the file.
@@ -155,10 +156,9 @@ class Tally:
         while first < last:
             until = min(first + ROUNDS_PER_PROCESS, last)
             words = ["--seed", seed, "--rounds", first, until]
-            path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
             process = subprocess.Popen(
                 [sys.executable, __file__, *map(str, words)],
-                env={**os.environ, "PYTHONPATH": path},
+                env=same_package(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,

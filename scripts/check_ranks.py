@@ -15,7 +15,6 @@ Exit status 1 if anything differs.
 
 import argparse
 import json
-import os
 import random
 import signal
 import socket
@@ -31,16 +30,15 @@ from mnist_kmeans_mlx.datasets import load_mnist
 from mnist_kmeans_mlx.device import resolve
 from mnist_kmeans_mlx.memory import PROCESS_BYTES, ROW_BYTES, centers_bytes
 from mnist_kmeans_mlx.persistence import load_model
+from mnist_kmeans_mlx.system import same_package
 
-ROOT = Path(__file__).parent.parent
 FOUND = ("labels_", "cluster_centers_", "inertia_", "n_iter_")
 PATIENCE = 600  # seconds, for a job that nobody kills
 
 
 def start(folder, size, words):
     """Start `size` ranks, or one process if that is 1."""
-    python = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": python}
+    environment = same_package()
     command = [sys.executable, "-m", "mnist_kmeans_mlx", "fit", "--no-log", *map(str, words)]
     if size > 1:
         sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(size)]

@@ -12,7 +12,6 @@ Exit status 1 if one differs.
 """
 
 import argparse
-import os
 import random
 import signal
 import subprocess
@@ -28,8 +27,8 @@ import numpy as np
 from mnist_kmeans_mlx.datasets import load_mnist
 from mnist_kmeans_mlx.persistence import load_model
 from mnist_kmeans_mlx.persistence.record import read_snapshot
+from mnist_kmeans_mlx.system import same_package
 
-ROOT = Path(__file__).parent.parent
 FOUND = ("labels_", "cluster_centers_", "inertia_", "n_iter_")
 CASES = {
     "uint8": (np.uint8, 1, []),
@@ -40,11 +39,10 @@ CASES = {
 
 
 def start(words):
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "mnist_kmeans_mlx", "fit", "--no-log", *map(str, words)]
     return subprocess.Popen(
         command,
-        env={**os.environ, "PYTHONPATH": path},
+        env=same_package(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )

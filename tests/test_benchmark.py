@@ -153,7 +153,7 @@ def play(tmp_path, monkeypatch):
     def act(code):
         (tmp_path / "stand_in.py").write_text(code)
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-        monkeypatch.setattr(process, "_WORKER", "stand_in")
+        monkeypatch.setattr(process, "_COMMAND", (sys.executable, "-P", "-m", "stand_in"))
 
     return act
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-__all__ = ["ARMS", "REFERENCE", "SECOND", "Arm", "BenchmarkError", "choose_arms"]
+T = TypeVar("T")
+
+__all__ = ["ARMS", "REFERENCE", "SECOND", "Arm", "BenchmarkError", "choose_arms", "rotated"]
 
 
 class BenchmarkError(ValueError):
@@ -51,6 +55,12 @@ ARMS = (
 # as near to two centres, rounding decides, and scikit-learn's own two algorithms part.
 REFERENCE = ARMS[0]
 SECOND = ARMS[2]
+
+
+def rotated(arms: Sequence[T], turn: int) -> list[T]:
+    """Return the arms in the order of a round: each round begins with another."""
+    first = turn % max(1, len(arms))
+    return [*arms[first:], *arms[:first]]
 
 
 def choose_arms(names: str) -> tuple[Arm, ...]:

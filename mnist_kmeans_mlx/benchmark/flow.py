@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_kmeans_mlx.benchmark.arms import ARMS, REFERENCE, SECOND, Arm, BenchmarkError
+from mnist_kmeans_mlx.benchmark.arms import ARMS, REFERENCE, SECOND, Arm, BenchmarkError, rotated
 from mnist_kmeans_mlx.benchmark.judge import Answer, Judge
 from mnist_kmeans_mlx.benchmark.notes import case_notes, general_notes
 from mnist_kmeans_mlx.benchmark.process import Worker, WorkerFailed
@@ -175,8 +175,7 @@ class _Match:
     def run(self) -> Case:
         """Measure, then judge."""
         for turn in range(self.repeat):
-            first = turn % max(1, len(self.able))
-            for arm in self.able[first:] + self.able[:first]:
+            for arm in rotated(self.able, turn):
                 if not self.series[arm].failure:
                     self._measure(arm, turn)
         if self.able:

@@ -18,7 +18,7 @@ K = 3
 IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
-class Arm(NamedTuple):
+class Pair(NamedTuple):
     """An estimator of ours, and one that must say the same."""
 
     name: str
@@ -29,7 +29,7 @@ class Arm(NamedTuple):
 
 def arm(name, ours, theirs, unit_free=False, **common):
     common = {"n_clusters": K, "random_state": 0} | common
-    return Arm(
+    return Pair(
         name,
         functools.partial(ours, **common, device="cpu"),
         functools.partial(theirs, **common),
@@ -51,7 +51,7 @@ MINIBATCH = arm(
     max_no_improvement=None,
 )
 BISECTING = arm("BisectingKMeans", mk.BisectingKMeans, cluster.BisectingKMeans, tol=0)
-CLASSIFIER = Arm(
+CLASSIFIER = Pair(
     "ClusterClassifier",
     lambda **more: Classified(mk.ClusterClassifier(KMEANS.ours(**more))),
     lambda **more: Classified(Majority(KMEANS.theirs(**more))),

@@ -12,7 +12,7 @@ import polars as pl
 from scipy import sparse
 
 from _inputs.doors import DOORS, KMEANS, MINIBATCH, blobs, name_of, some, through
-from _inputs.verdicts import Case, tried
+from _inputs.verdicts import Check, tried
 
 
 class Subclass(np.ndarray):
@@ -99,17 +99,17 @@ def form_cases(quick, rng):
                     hard = sparse.issparse(form) or name in ("longdouble", "objects")
                 # Rows that are float32 let centres be rounded after each batch.
                 rtol = 1e-4 if arm is MINIBATCH else 1e-6
-                yield Case(
+                yield Check(
                     f"{name_of(door, arm)} of {name}", ours, expected, rtol, 1e-6, beyond=hard
                 )
             types = tried(lambda form=form: dtypes(KMEANS.theirs, natural(form)))
-            yield Case(f"dtypes of {name}", partial(dtypes, KMEANS.ours, form), types)
+            yield Check(f"dtypes of {name}", partial(dtypes, KMEANS.ours, form), types)
         doors = [door for door in DOORS if door.name != "fit_batches"]
         for name, form in some(other_forms(rows), quick, 9):
             plain = rows > 20 if "bool" in name else natural(form)
             plain = plain.astype(float) if "bool" in name else plain
             for door, arm, ours, expected in through(doors, form, plain, seen=rows):
-                yield Case(f"{name_of(door, arm)} of {name}", ours, expected, atol=1e-6)
+                yield Check(f"{name_of(door, arm)} of {name}", ours, expected, atol=1e-6)
 
 
 def other_forms(rows):

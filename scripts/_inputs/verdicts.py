@@ -29,7 +29,7 @@ class Outcome(NamedTuple):
 REFUSED = Outcome(error=ValueError())
 
 
-class Case(NamedTuple):
+class Check(NamedTuple):
     """A call, and what must become of it."""
 
     name: str
