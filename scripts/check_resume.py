@@ -23,13 +23,12 @@ from pathlib import Path
 
 import _changes
 import numpy as np
+from check_ranks import same
 
 from mnist_kmeans_mlx.datasets import load_mnist
-from mnist_kmeans_mlx.persistence import load_model
 from mnist_kmeans_mlx.persistence.record import read_snapshot
 from mnist_kmeans_mlx.system import same_package
 
-FOUND = ("labels_", "cluster_centers_", "inertia_", "n_iter_")
 CASES = {
     "uint8": (np.uint8, 1, []),
     "float32": (np.float32, 255, ["--algorithm", "lloyd"]),
@@ -52,13 +51,6 @@ def finish(process):
     complaint = process.communicate()[1].decode()
     if process.returncode:
         raise SystemExit(f"exit status {process.returncode}: {complaint}")
-
-
-def same(a, b):
-    """Whether two models agree to the last bit."""
-    a, b = (load_model(path).estimator for path in (a, b))
-    pairs = [(np.asarray(getattr(a, name)), np.asarray(getattr(b, name))) for name in FOUND]
-    return all(x.dtype == y.dtype and x.tobytes() == y.tobytes() for x, y in pairs)
 
 
 def torture(folder, words, kills, rng):

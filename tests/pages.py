@@ -4,24 +4,14 @@ import json
 from html.parser import HTMLParser
 
 import numpy as np
-from click.testing import CliRunner
+from commands import call
 
 from mnist_kmeans_mlx.benchmark.arms import ARMS
 from mnist_kmeans_mlx.benchmark.result import QUOTED, Case, Comparison, Row, Spread
-from mnist_kmeans_mlx.cli import main
 from mnist_kmeans_mlx.experiment.sweep import Sweep
 
 EVIL = "<script>alert('1')<script><img src=x onerror=alert(2)>{{script}}&amp;"
 K = 12
-
-
-def call(*words, code=0):
-    """Run a command in this process."""
-    done = CliRunner().invoke(main, [str(word) for word in words], prog_name="mnist-kmeans-mlx")
-    unexpected = done.exception
-    assert done.exit_code == code, (done.output, unexpected)
-    assert unexpected is None or isinstance(unexpected, SystemExit)
-    return done
 
 
 def make_inputs(folder, mnist, device):

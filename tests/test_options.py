@@ -3,10 +3,10 @@
 import json
 import shlex
 
+import commands
 import numpy as np
 import pytest
 from click import Argument
-from click.testing import CliRunner
 
 from mnist_kmeans_mlx import DatasetWarning, KMeans
 from mnist_kmeans_mlx.cli import main
@@ -23,10 +23,7 @@ def call(tmp_path, device):
     settings = {"XDG_STATE_HOME": str(tmp_path / "state"), "MNIST_KMEANS_MLX_DEVICE": device}
 
     def run(*words, code=0, env=None):
-        words = [str(word) for word in words]
-        done = CliRunner().invoke(main, words, env={**settings, **(env or {})})
-        assert done.exit_code == code, (done.output, done.exception)
-        return done
+        return commands.call(*words, code=code, env={**settings, **(env or {})})
 
     return run
 
