@@ -5,6 +5,7 @@ import inspect
 import json
 import subprocess
 import sys
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from types import FunctionType
@@ -32,7 +33,7 @@ LAYERS = [
         "functions",
         "progress",
         "labeling",
-        "metrics",
+        "scores",
         "persistence",
         "checkpoint",
     },
@@ -146,6 +147,19 @@ def test_imports_close_no_circle():
 
     for module in ROOMS:
         visit(module, [])
+
+
+def test_no_two_classes_of_one_name():
+    files = [*PACKAGE.rglob("*.py"), *ROOT.glob("scripts/**/*.py")]
+    found = Counter(
+        node.name
+        for path in files
+        if "engine" not in path.parts and path.name != "bench_gpu.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    )
+    # A benchmark's arm may run in an interpreter without this package, and its Worker is ours.
+    assert {name for name, count in found.items() if count > 1} <= {"Arm", "Worker"}
 
 
 @pytest.mark.parametrize("module", ROOMS)

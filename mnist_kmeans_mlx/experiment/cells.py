@@ -9,12 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from mnist_kmeans_mlx.experiment.log import append_log, log_path, read_lines
+from mnist_kmeans_mlx.experiment.shapes import Maybe, Table, fits
 
 __all__ = ["Cell", "Cells", "cells_path"]
 
 Cell = dict[str, Any]
 
 _KIND = "sweep cell"
+_CELL: dict[str, Any] = {
+    **dict.fromkeys(("n_clusters", "seed", "n_iter"), int),
+    **dict.fromkeys(("inertia", "seconds"), float),
+    **dict.fromkeys(("train_accuracy?", "test_accuracy?", "nmi?", "silhouette?"), Maybe(float)),
+    "missing_digits": [int],
+    "device": str,
+    "started": str,
+}
+_LINE: dict[str, Any] = {"kind": str, "of": Table(object), "cell": _CELL}
 
 
 def cells_path() -> Path:
@@ -56,16 +66,4 @@ class Cells:
 
 
 def _is_cell(line: Any) -> bool:
-    if not isinstance(line, dict) or line.get("kind") != _KIND:
-        return False
-    cell = line.get("cell")
-    if not (isinstance(cell, dict) and isinstance(line.get("of"), dict)):
-        return False
-    scores = ("train_accuracy", "test_accuracy", "nmi", "silhouette")
-    return (
-        all(type(cell.get(name)) is int for name in ("n_clusters", "seed", "n_iter"))
-        and all(type(cell.get(name)) is float for name in ("inertia", "seconds"))
-        and all(isinstance(cell.get(name, ""), float | int | None) for name in scores)
-        and isinstance(cell.get("missing_digits"), list)
-        and all(isinstance(cell.get(name), str) for name in ("device", "started"))
-    )
+    return fits(line, _LINE) and line["kind"] == _KIND

@@ -25,8 +25,8 @@ from mnist_kmeans_mlx.experiment.result import STAGES, Cluster, Evaluation, Resu
 if TYPE_CHECKING:
     from mnist_kmeans_mlx.checkpoint import Checkpoint
     from mnist_kmeans_mlx.datasets.columns import Columns
-    from mnist_kmeans_mlx.metrics import Scores
     from mnist_kmeans_mlx.persistence import Model
+    from mnist_kmeans_mlx.scores import Scores
 
 __all__ = ["evaluate", "predict", "predict_to", "run", "scale_of", "transform_to"]
 
@@ -98,8 +98,8 @@ def run(
     from mnist_kmeans_mlx.distributed import current
     from mnist_kmeans_mlx.estimator import KMeans
     from mnist_kmeans_mlx.labeling import infer_cluster_labels, infer_data_labels
-    from mnist_kmeans_mlx.metrics import score_labels
     from mnist_kmeans_mlx.progress import History
+    from mnist_kmeans_mlx.scores import score_labels
 
     started = datetime.now(UTC).isoformat(timespec="seconds")
     timings = dict.fromkeys(STAGES, 0.0)
@@ -346,7 +346,7 @@ def evaluate(
     ExperimentError
         The data has no labels, the model knows no digits, or they do not fit each other.
     """
-    from mnist_kmeans_mlx.metrics import score_labels
+    from mnist_kmeans_mlx.scores import score_labels
 
     if data.y_train is None:
         raise ExperimentError("to evaluate takes labels, and this data has none: see --labels.")

@@ -12,8 +12,8 @@ from mnist_kmeans_mlx.experiment.data import Array, Data, ExperimentError, unit_
 from mnist_kmeans_mlx.experiment.flow import predict, scale_of
 
 if TYPE_CHECKING:
-    from mnist_kmeans_mlx.metrics import Scores
     from mnist_kmeans_mlx.persistence import Model
+    from mnist_kmeans_mlx.scores import Scores
 
 __all__ = ["Face", "Map", "Member", "Portrait", "portray"]
 
@@ -156,7 +156,7 @@ def portray(
         The model was fitted on other data.
     """
     from mnist_kmeans_mlx.labeling import infer_cluster_labels, infer_data_labels
-    from mnist_kmeans_mlx.metrics import score_labels
+    from mnist_kmeans_mlx.scores import score_labels
 
     estimator, digits = model.estimator, model.cluster_labels
     k = len(estimator.cluster_centers_)

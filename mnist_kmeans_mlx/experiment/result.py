@@ -11,7 +11,7 @@ import numpy as np
 from mnist_kmeans_mlx import __version__
 
 if TYPE_CHECKING:
-    from mnist_kmeans_mlx.metrics import Scores
+    from mnist_kmeans_mlx.scores import Scores
 
 __all__ = ["STAGES", "Cluster", "Evaluation", "Result", "plain"]
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mnist_kmeans_mlx.report.compare_words import machine_facts, notes
-from mnist_kmeans_mlx.report.grid import Cells, Grid, escaped, share, spread, sse
+from mnist_kmeans_mlx.report.grid import Grid, Line, escaped, share, spread, sse
 from mnist_kmeans_mlx.report.parts import facts, safe, seconds
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _line(row: Row) -> dict[str, Any]:
 
 
 def _main(comparison: Comparison) -> Grid:
-    rows: list[Cells] = []
+    rows: list[Line] = []
     for case in comparison.cases:
         key = {"n_clusters": str(case.n_clusters)}
         rows += ({**key, **_cells(row)} for row in case.rows)
@@ -156,7 +156,7 @@ def _main(comparison: Comparison) -> Grid:
 
 
 def _stages(comparison: Comparison) -> Grid:
-    rows: list[Cells] = [
+    rows: list[Line] = [
         {
             "n_clusters": str(case.n_clusters),
             "arm": row.arm.name,
@@ -173,7 +173,7 @@ def _quotes(comparison: Comparison, n_clusters: int) -> Iterator[Mapping[str, An
     return (quote for quote in comparison.quoted if quote["n_clusters"] == n_clusters)
 
 
-def _cells(row: Row) -> Cells:
+def _cells(row: Row) -> Line:
     cells = {
         "arm": row.arm.name,
         "device": row.arm.device,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from mnist_kmeans_mlx.report.grid import Cells, Grid, escaped, share, spread, sse
+from mnist_kmeans_mlx.report.grid import Grid, Line, escaped, share, spread, sse
 from mnist_kmeans_mlx.report.parts import safe, seconds
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def to_csv(found: Sweep) -> str:
 
 
 def _grid(found: Sweep) -> Grid:
-    rows: list[Cells] = []
+    rows: list[Line] = []
     for point in found.curve:
         cells = {name: _cell(point[name], write) for name, write in _WRITE.items()}
         cells["n_clusters"], cells["seeds"] = str(point["n_clusters"]), str(len(point["seeds"]))

@@ -16,7 +16,7 @@ from mnist_kmeans_mlx.report.parts import TABLE, facts, percent, safe, seconds
 
 if TYPE_CHECKING:
     from mnist_kmeans_mlx.experiment import Cluster, Evaluation, Result
-    from mnist_kmeans_mlx.metrics import Scores
+    from mnist_kmeans_mlx.scores import Scores
 
 __all__ = ["evaluation_view", "gallery_view", "result_view"]
 
