@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_kmeans_mlx.experiment.log import append_log, log_path, read_lines
-from mnist_kmeans_mlx.experiment.shapes import Maybe, Table, fits
+from mnist_kmeans_mlx.experiment.shapes import Entries, Maybe, fits
 
 __all__ = ["Cell", "Cells", "cells_path"]
 
@@ -24,7 +24,7 @@ _CELL: dict[str, Any] = {
     "device": str,
     "started": str,
 }
-_LINE: dict[str, Any] = {"kind": str, "of": Table(object), "cell": _CELL}
+_LINE: dict[str, Any] = {"kind": str, "of": Entries(object), "cell": _CELL}
 
 
 def cells_path() -> Path:

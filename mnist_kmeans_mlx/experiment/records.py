@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from mnist_kmeans_mlx.experiment.data import ExperimentError
-from mnist_kmeans_mlx.experiment.shapes import Maybe, Table, check, expect
+from mnist_kmeans_mlx.experiment.shapes import Entries, Maybe, check, expect
 
 __all__ = ["MEASURES", "Record", "looks_like_json", "read_record"]
 
@@ -39,7 +39,7 @@ _SCORES: dict[str, Any] = {
     "accuracy": float,
     "classes": [int],
     "confusion": [[int]],
-    "per_class_accuracy": Table(float),
+    "per_class_accuracy": Entries(float),
     "missing?": [int],
 }
 _DATA: dict[str, Any] = {"name": str, "n_train?": int, "n_test?": int}
@@ -56,7 +56,7 @@ _FIT: dict[str, Any] = {
     "scores": {"train": Maybe(_SCORES), "test": Maybe(_SCORES)},
     "history?": Maybe([[float]]),
     "data": _DATA,
-    "environment": Table(object),
+    "environment": Entries(object),
     "started": str,
     "command": str,
 }
@@ -83,9 +83,9 @@ _COMPARE: dict[str, Any] = {
         }
     ],
     "quoted?": [{"n_clusters": int, "seconds": float, "machine": str, "library": str}],
-    "settings?": Table(object),
+    "settings?": Entries(object),
     "data": _DATA,
-    "machine": Table(object),
+    "machine": Entries(object),
     "started": str,
     "command": str,
 }
@@ -100,7 +100,7 @@ _SWEEP: dict[str, Any] = {
     "elbow": Maybe({"n_clusters": int}),
     "cells": [{"seed": int}],
     "data": _DATA,
-    "environment?": Table(object),
+    "environment?": Entries(object),
     "started": str,
     "command": str,
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-__all__ = ["Maybe", "Table", "check", "expect", "fits"]
+__all__ = ["Entries", "Maybe", "check", "expect", "fits"]
 
 
 class Maybe:
@@ -19,7 +19,7 @@ class Maybe:
         self.shape = shape
 
 
-class Table:
+class Entries:
     """A JSON object with any keys."""
 
     def __init__(self, shape: Any) -> None:
@@ -31,7 +31,7 @@ def check(value: Any, shape: Any, where: str = "") -> None:
     if isinstance(shape, Maybe):
         if value is not None:
             check(value, shape.shape, where)
-    elif isinstance(shape, Table):
+    elif isinstance(shape, Entries):
         expect(isinstance(value, dict), where, "a table")
         for key, item in value.items():
             check(item, shape.shape, f"{where}.{key}")
