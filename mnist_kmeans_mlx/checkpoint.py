@@ -1,7 +1,7 @@
-"""Checkpoints: a fit that is stopped at any moment goes on to the same result.
+"""Checkpoints: a fit that is stopped at any moment can be resumed, with the same result.
 
-A checkpoint is a safetensors file like a model, written whole or not at all. It holds how far the
-fit has come (`Standing`), the position of the random state, the parameters and a checksum of the
+A checkpoint is a safetensors file like a model, written whole or not at all. It holds the progress
+of the fit (`Standing`), the position of the random state, the parameters and a checksum of the
 data; never a pickle.
 """
 
@@ -40,20 +40,20 @@ _OTHER = {"data": "other rows or weights", "centers": "other centers to start fr
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is damaged, in the way, or of another fit."""
+    """A checkpoint that is damaged, belongs to another fit, or would be overwritten."""
 
 
 class Checkpoint:
-    """Keeps how far a fit has come, in a file that another process can go on from.
+    """Saves the progress of a fit in a file from which another process can resume.
 
     Parameters
     ----------
     path : path-like or None
-        The file; it stays when the fit is done, to be resumed without work. None keeps nothing
-        beyond this process: `fit` then only leaves what it reached when it is interrupted.
+        The file. It stays when the fit is done; resuming then costs no work. None writes no file:
+        an interrupted `fit` then only leaves the estimator fitted with what was reached.
     resume : bool, default=False
-        Go on from the file if there is one, and begin anew if not. Without it, an existing file is
-        never replaced, but refused.
+        Resume from the file if it exists. If False, an existing file is an error: it is never
+        replaced.
     iterations, seconds : int, default=10, and float, default=5
         Write after so many iterations or seconds, whichever is sooner; but not so often that
         writing would take more than a tenth of the time.
@@ -65,7 +65,7 @@ class Checkpoint:
     seed : int or None
         The integer that was `random_state` of the fit in the file.
     resumed : bool
-        Whether there is a file to go on from.
+        Whether a fit is resumed from the file.
     earlier : float
         Seconds that the fit in the file had taken.
     failure : OSError or None
@@ -108,7 +108,7 @@ class Checkpoint:
         iterations: int = 10,
         seconds: float = 5.0,
     ) -> None:
-        # Of several ranks the first has the file, and all find out what it is of.
+        # Only the first of several ranks has the file; `begin` sends its contents to the others.
         self._is_kept = path is not None
         first = distributed.current().rank == 0
         self.path = None if path is None or not first else Path(path)
@@ -124,7 +124,7 @@ class Checkpoint:
             if self.path.exists():
                 if not resume:
                     raise CheckpointError(
-                        f"{self.path} exists: resume it, or remove it to begin anew."
+                        f"{self.path} exists: resume it, or remove it to start again."
                     )
                 try:
                     self._found = read_snapshot(self.path)
@@ -134,7 +134,7 @@ class Checkpoint:
 
     @property
     def resumed(self) -> bool:
-        """Whether there is a file to go on from."""
+        """Whether a fit is resumed from the file."""
         return self._found is not None
 
     @property
@@ -155,7 +155,7 @@ class Checkpoint:
         *,
         history: History | None = None,
     ) -> KMeans:
-        """Fit an estimator, from where the file left off.
+        """Fit an estimator, resuming from the file.
 
         Parameters
         ----------
@@ -206,7 +206,7 @@ class Checkpoint:
     def begin(
         self, estimator: KMeans, X: Any, points: Points, random_state: np.random.RandomState
     ) -> Standing:
-        """Where the fit is to go on; sets the random state to its position there."""
+        """Where the fit resumes; sets the random state to its position there."""
         self._points, self._dtype = points, center_dtype(X)
         if self._is_kept:
             self._identity = _identity(estimator, X, points)
@@ -221,7 +221,7 @@ class Checkpoint:
             standing = found.standing
             random_state.set_state(dict(found.generator))
         if standing.best is not None:
-            # As exact as they were: what a run ends with are the nearest of its centres.
+            # A run ends with the labels of the nearest centres: recomputing them gives the same.
             codebook = Codebook(points, standing.best.centers)
             best = replace(standing.best, labels=FullAssignment(points)(codebook))
             standing = replace(standing, best=best)
@@ -229,7 +229,7 @@ class Checkpoint:
         return standing
 
     def note(self, standing: Standing, position: Any) -> None:
-        """Remember how far the fit and its random state have come; write it when it is time."""
+        """Record the progress of the fit and its random state; write it if it is time."""
         self._now = self._record(standing, position)
         self._notes += 1
         since = time.monotonic() - self._written
@@ -263,8 +263,8 @@ class Checkpoint:
         self._cost = self._written - began
 
     def _leave(self, estimator: KMeans) -> None:
-        """Fit the estimator with what was reached."""
-        # Where there are several ranks, it takes all of them to find out.
+        """Fit the estimator with the result so far."""
+        # With several ranks, labels would need all of them, and the others may be gone.
         if self._now is None or self._points.group.size > 1:
             return
         run, state = self._now.standing.best, self._now.standing.state
@@ -292,7 +292,7 @@ def _shared(found: Snapshot | None, group: Group) -> Snapshot | None:
 
 
 def _identity(estimator: KMeans, X: Any, points: Points) -> dict[str, Any]:
-    """What two fits share that find the same, as JSON holds it."""
+    """What determines the result of a fit, in JSON types."""
     init, seed = estimator._checked_init(X), estimator.random_state
     given = None if isinstance(init, str) or callable(init) else init
     name = getattr(init, "__qualname__", type(init).__qualname__)

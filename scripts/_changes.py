@@ -164,7 +164,7 @@ def check(change, rng):
             fresh = folder / "fresh" / out.name
             write(folder, change, fresh)
             before, found, expected = map(read, (folder / "before" / out.name, out, fresh))
-            told = any("is begun anew" in str(warning.message) for warning in caught)
+            told = any("starts again" in str(warning.message) for warning in caught)
             counts += Counter(
                 files=1,
                 killed=0 < certainly < N,

@@ -580,7 +580,7 @@ def test_an_answer_to_other_rows_is_begun_anew_with_a_note(call, model, tmp_path
             predict_to(loaded, rows, str(out))
     np.save(tmp_path / "rows.npy", rows[::-1])
     done = call("predict", model[0], tmp_path / "rows.npy", "--out", out)
-    assert f"Note: {str(out)!r} is begun anew" in done.stderr
+    assert f"Note: {str(out)!r} starts again" in done.stderr
     assert "belongs to other rows." in done.stderr
     clusters = predict(rows[::-1])
     assert_array_equal(np.load(out), infer_data_labels(clusters, loaded.cluster_labels))

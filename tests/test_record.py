@@ -99,7 +99,7 @@ def forged(path, tensors=None, texts=None, progress=None, identity=None):
     [
         ({"texts": {"format": "x"}}, "not a checkpoint of mnist-kmeans-mlx"),
         ({"texts": {"package_version": "0.0.9"}}, "was written by mnist-kmeans-mlx '0.0.9'"),
-        ({"texts": {"format_version": "1"}}, "finish it with that version, or begin anew"),
+        ({"texts": {"format_version": "1"}}, "finish it with that version, or start again"),
         ({"texts": {"progress": "{"}}, "is damaged"),
         ({"texts": {"progress": "[]"}}, "is damaged"),
         ({"texts": {"identity": "{}"}}, "lacks 'shape'"),

@@ -159,7 +159,7 @@ def test_what_does_not_fit_is_refused(path):
     def too_few():
         with open_sink(path, (100,), np.int32, MODEL) as sink:
             sink.append(LABELS[:10])
-            with pytest.raises(ValueError, match=r"\(91,\) do not fit .* of which 10 are there"):
+            with pytest.raises(ValueError, match=r"\(91,\) do not fit .* which has 10 rows so far"):
                 sink.append(LABELS[:91])
             with pytest.raises(ValueError, match=r"\(5, 3\) do not fit"):
                 sink.append(DISTANCES[:5])

@@ -427,6 +427,6 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path):
         (*words, "--data", tmp_path / "rows.npy"), dict(os.environ), b"K = 900, seed 0 (2 of 2)",
         lambda process: process.send_signal(signal.SIGINT),
     )  # fmt: skip
-    assert b"the same command goes on" in seen
+    assert b"the same command continues" in seen
     kept = [json.loads(line)["cell"] for line in cells.read_text().splitlines()]
     assert [cell["n_clusters"] for cell in kept] == [2]

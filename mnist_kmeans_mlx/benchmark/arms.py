@@ -1,4 +1,4 @@
-"""What is compared: a library, its algorithm, its precision and where it runs."""
+"""The arms of a comparison: library, algorithm, precision and device."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ ARMS = (
     *(Arm(f"mlx-{device}", "mnist-kmeans-mlx", device, "auto") for device in ("cpu", "gpu")),
 )
 
-# What every answer is held against, and what is asked if ours is another: where rows are exactly
-# as near to two centres, rounding decides, and scikit-learn's own two algorithms part.
+# Every result is checked against REFERENCE, and ours against SECOND if it differs: with exact ties
+# rounding decides, so that scikit-learn's two algorithms differ.
 REFERENCE = ARMS[0]
 SECOND = ARMS[2]
 
@@ -64,7 +64,7 @@ def rotated(arms: Sequence[T], turn: int) -> list[T]:
 
 
 def choose_arms(names: str) -> tuple[Arm, ...]:
-    """Find arms by their names or the first parts of these.
+    """Find arms by name, or by the first parts of a name.
 
     Parameters
     ----------

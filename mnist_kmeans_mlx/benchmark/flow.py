@@ -1,4 +1,4 @@
-"""The comparison itself: every arm in turn, every answer held against the reference."""
+"""The comparison: arms alternate, and every result is checked against the reference."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def compare(
         As for `mnist_kmeans_mlx.experiment.load`.
     n_clusters : iterable of int
     arms : iterable of Arm
-        Those that cannot run here are told with the reason.
+        Arms that cannot run here are listed with the reason.
     n_init, seed, max_iter, tol
         The same for every arm; the seeding is k-means++.
     repeat : int
@@ -101,7 +101,7 @@ def compare(
     started = datetime.now(UTC).isoformat(timespec="seconds")
     observe = observe or (lambda words: None)
     if columns is not None and not isinstance(columns, str):
-        columns = list(columns)  # which each process is told
+        columns = list(columns)  # sent to each process
     observe("Loading data")
     data = load(source, key=key, labels=labels, header=header, columns=columns).held(
         "compare on a part of it"
@@ -278,7 +278,7 @@ class _Match:
         return not judge.objections(judge.examine(answer))
 
     def _unchecked(self, arm: Arm, why_no_reference: str) -> Row:
-        """Row of an arm that has no answer, or none to be held against."""
+        """Row of an arm without a result, or without a reference to check it against."""
         if arm not in self.able:
             return Row(arm, "cannot run", self.unavailable[arm.name])
         series = self.series[arm]
@@ -298,7 +298,7 @@ class _Match:
 
 
 def _fastest(rows: Iterable[Row], wanted: Callable[[Row], bool]) -> Row | None:
-    """Fastest arm of scikit-learn among those that are wanted and broke down in no round."""
+    """Fastest arm of scikit-learn among the wanted ones that failed in no round."""
     timed = [
         (row.warm.median, index, row)
         for index, row in enumerate(rows)

@@ -18,10 +18,10 @@ from mnist_kmeans_mlx.experiment.data import Data
 
 __all__ = ["Answer", "Judge", "blocks", "named"]
 
-# How far, relatively, the SSE may lie from that of the reference.
+# Largest relative difference of SSE from the reference.
 SSE_LIMIT = 1e-5
-# Two squared distances closer than this, relatively, are decided by rounding; so are those of rows
-# that sit on their centres but for this share of their squared norms.
+# Two squared distances count as equal if they differ by less than TIE of the larger, plus
+# ON_CENTER of the row's squared norm (for rows that coincide with a centre).
 TIE = 1e-9
 ON_CENTER = 1e-24
 # Bytes of float64 rows to work on at once.
@@ -68,7 +68,7 @@ class Judge:
     def __init__(self, data: Data, reference: Answer) -> None:
         self.data, self.reference = data, reference
         self._inertia = sse(data, reference)
-        # What rounding may leave of rows that sit on their centres.
+        # SSE that rounding alone may leave for rows that coincide with their centres.
         self._nothing = 1e-14 * _squares(data)
 
     def examine(self, answer: Answer) -> dict[str, Any]:

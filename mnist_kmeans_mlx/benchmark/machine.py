@@ -1,4 +1,4 @@
-"""What a machine is and what it multiplies with, told by a process that computes nothing else."""
+"""Description of the machine and its BLAS, by a process that computes nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker as seen by who started it: asked one thing, heard to its end, never left behind."""
+"""The parent's side of a worker process: send a job, read the answer, always end the process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COMMAND = (sys.executable, "-P", "-m", "mnist_kmeans_mlx.benchmark.worker")
 
 
 class WorkerFailed(RuntimeError):
-    """A worker broke down, or said that it cannot go on."""
+    """A worker ended without an answer, or reported an error."""
 
 
 class TimeLimit(WorkerFailed):
@@ -56,7 +56,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=self._complaints,
                 env=same_package() if environment is None else environment,
-                bufsize=0,  # what is read ahead would not be waited for
+                bufsize=0,  # select() does not see what a buffer has read ahead
             )
         except BaseException:
             self._complaints.close()
@@ -79,7 +79,7 @@ class Worker:
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout, self._complaints):
             if stream is not None:
-                with contextlib.suppress(OSError):  # what was still to be written
+                with contextlib.suppress(OSError):  # on unsent data
                     stream.close()
 
     def ask(

@@ -1,4 +1,4 @@
-"""The process of one arm: told on stdin what to fit, it says on stdout how long that took.
+"""The process of one arm: it reads a job from stdin and writes timings to stdout.
 
 Every answer is a line of JSON. It ends when its stdin does, and so never outlives who started it.
 """
@@ -25,7 +25,7 @@ Say = Callable[[dict[str, Any]], None]
 
 
 class _ScikitLearn:
-    """Fits with scikit-learn: rows are converted beforehand, and one more fit tells stages."""
+    """Fits with scikit-learn: rows are converted first, and an extra fit measures the stages."""
 
     def __init__(self, arm: Arm) -> None:
         import sklearn.cluster
@@ -166,9 +166,9 @@ def _end_with_parent() -> None:
 
 def main() -> None:
     """Do the one job that is read from stdin."""
-    # Who started this process ends it; Ctrl-C on a terminal goes to both.
+    # The parent ends this process; Ctrl-C on a terminal reaches both.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # What libraries print must not get among the answers.
+    # Keep what libraries print out of the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
@@ -190,7 +190,7 @@ def main() -> None:
         answer = {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
     say(answer)
     answers.close()
-    # Threads of libraries may wait for ever at the interpreter's own end.
+    # Threads of libraries may hang at interpreter shutdown.
     os._exit(0)
 
 

@@ -1,4 +1,4 @@
-"""``compare``: what the GPU buys, held against scikit-learn."""
+"""``compare``: timings of MLX and of scikit-learn, with a check of the results."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def _arms(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
     show_default=True,
     callback=_arms,
     help="What to compare: sklearn-lloyd-float64, -float32, sklearn-elkan-..., mlx-cpu, mlx-gpu, "
-    "or first parts of these names.",
+    "or first parts of names.",
 )
 @click.option(
     "--repeat",
     type=click.IntRange(min=1),
     default=3,
     show_default=True,
-    help="Rounds, in each of which every arm has a fresh process.",
+    help="Rounds; each starts a fresh process per arm.",
 )
 @n_init_option("1")
 @click.option(

@@ -1,4 +1,4 @@
-"""``data``, ``env`` and ``log``: what there is, where it runs, what was run."""
+"""``data``, ``env`` and ``log``: describe the data, the machine and earlier fits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``predict`` and ``evaluate``: what a saved model says."""
+"""``predict``, ``transform`` and ``evaluate``: use a saved model."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ __all__ = [
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-# That ... may stand for.
+# Most numbers that ``...`` may stand for.
 _MOST_NUMBERS = 10_000
 
 # The prefix is the same at every level: MNIST_KMEANS_MLX_DEVICE is for each command.
@@ -87,7 +87,7 @@ def data_options(what: str) -> Callable[[Command], Command]:
             key_option,
             click.option(
                 "--data",
-                type=click.Path(readable=False),  # what cannot be read, the reader says
+                type=click.Path(readable=False),  # unreadable files are reported by the reader
                 default="auto",
                 show_default=True,
                 metavar="auto|bundled|keras|PATH",
@@ -138,8 +138,8 @@ memory_option = click.option(
     default="auto",
     show_default=True,
     callback=_size,
-    help="What the process may hold, such as 2GB: what does not fit is read in parts. auto: half "
-    "of what is free.",
+    help="Memory limit of the process, such as 2GB; rows that do not fit are read in parts. auto: "
+    "half of the free memory.",
 )
 
 
@@ -191,8 +191,8 @@ def n_init_option(auto: str) -> Callable[[Command], Command]:
 def whole_numbers(least: int, most: int) -> Callable[..., tuple[int, ...]]:
     """Converter of whole numbers with commas between; ``...`` stands for those it leaves out.
 
-    The numbers go on in the step of the two before ``...`` to the one behind it, which is the last
-    whether or not a step ends there.
+    ``...`` continues with the step of the two numbers before it. The number after it is the last,
+    even if no step ends there.
     """
 
     def convert(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
@@ -210,12 +210,14 @@ def whole_numbers(least: int, most: int) -> Callable[..., tuple[int, ...]]:
             if steps:
                 step = found[-1] - found[-2] if len(found) > 1 else 1
                 if step < 1 or (int(word) - found[-1]) // step > _MOST_NUMBERS:
-                    raise click.BadParameter("before ... the numbers must grow, and not too many.")
+                    raise click.BadParameter(
+                        "the numbers before ... must grow, and it may stand for at most 10,000."
+                    )
                 found += range(found[-1] + step, int(word), step)
                 steps = False
             found.append(int(word))
         if steps:
-            raise click.BadParameter("after ... must come the last number.")
+            raise click.BadParameter("a last number must follow ... .")
         return tuple(sorted(set(found)))
 
     return convert
@@ -263,7 +265,7 @@ def command_line(ctx: click.Context, seed: int | None = None) -> str:
         if isinstance(parameter, click.Argument):
             words += value if isinstance(value, tuple) else [value]
         elif isinstance(value, bool):
-            # Without a name for "no", to leave the option out says the same.
+            # A flag without a negative form is off if it is left out.
             words += (parameter.opts if value else parameter.secondary_opts)[-1:]
         else:
             text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -86,7 +86,7 @@ def note(text: str, *, quiet: bool = False) -> None:
 
 @contextmanager
 def notes(*, quiet: bool = False) -> Iterator[None]:
-    """Say the warnings of the block in one line each, once it has ended or failed."""
+    """Print the warnings of the block, one line each, when it ends."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         try:
@@ -139,7 +139,7 @@ def why(error: OSError) -> str:
 
 
 def check_writable(path: str | None) -> None:
-    """Fail now rather than after minutes of work if `path` cannot be written."""
+    """Fail early if `path` cannot be written."""
     if path is not None:
         from mnist_kmeans_mlx.persistence.files import check_writable
 
@@ -147,7 +147,7 @@ def check_writable(path: str | None) -> None:
 
 
 def check_folder(folder: str | None) -> None:
-    """Make the folder, and fail now rather than after minutes of work if it takes no files."""
+    """Make the folder, and fail early if it cannot be written."""
     if folder is not None:
         os.makedirs(folder, exist_ok=True)
         check_writable(os.path.join(folder, "result"))

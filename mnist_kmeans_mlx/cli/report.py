@@ -1,4 +1,4 @@
-"""``report``: one page to keep and to share."""
+"""``report``: one HTML page about a model and its runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``sweep``: how many clusters it should be."""
+"""``sweep``: choose the number of clusters."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def sweep(
     """Fit many numbers of clusters, and show what each is worth.
 
     Accuracy, SSE, silhouette, NMI and time against K, and where more clusters stop paying. Every
-    fit is kept as soon as it is finished: after Ctrl-C the same command goes on from there.
+    finished fit is kept: after Ctrl-C the same command continues.
     """
     output.only_one(json=json, markdown=markdown, csv=csv)
     output.check_folder(save)
@@ -119,7 +119,7 @@ def sweep(
                     **parameters,
                 )
         except KeyboardInterrupt:
-            output.note(f"\nFinished fits are in {path}: the same command goes on.", quiet=quiet)
+            output.note(f"\nFinished fits are in {path}: the same command continues.", quiet=quiet)
             raise
     if found.damaged:
         lines = "line is" if found.damaged == 1 else "lines are"

@@ -1,4 +1,4 @@
-"""A binary file -> one NumPy array: a reader for each format, none of which trusts a header.
+"""Binary files -> NumPy arrays: one reader per format. No reader trusts a header.
 
 Every reader compares what a header claims with what the file can hold before it takes memory,
 opens no pickle, and maps the file instead of copying it where the format allows.
@@ -50,7 +50,7 @@ _NPY_MAGIC = b"\x93NUMPY"
 _NPY_LONGEST_HEADER = 10_000  # NumPy's own limit
 _IDX_DTYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 # It has no NumPy dtype: its two bytes are the upper half of a float32. `mx.save` writes it as
-# "<V2", where NumPy itself gives bytes without a meaning no byte order: "|V2".
+# "<V2"; NumPy itself writes untyped two-byte items as "|V2", without a byte order.
 BFLOAT16 = np.dtype("<u2", metadata={"is": "bfloat16"})
 _SAFETENSORS_DTYPES: dict[str, Any] = {
     "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4",
@@ -234,7 +234,7 @@ def _filled(file: _Bytes, claim: int, most: int) -> NDArray[np.uint8]:
     if claim > most:
         raise _short(claim, most)
     check_memory(claim)
-    # Grown with what is there: a small file unpacks to a thousand times its size, or claims so.
+    # Grow with the data read: a small file may unpack, or claim to, a thousand times its size.
     raw = np.empty(min(claim, _FIRST), np.uint8)
     done = 0
     while done < claim:

@@ -18,7 +18,7 @@ __all__ = ["Choice", "Columns", "Table", "called", "chosen", "features"]
 
 Columns = str | Iterable[int | str]
 
-# What `pandas.read_csv` calls the column without a name that `to_csv` writes for an index.
+# `to_csv` writes an index without a name; `pandas.read_csv` calls it so.
 _NAMELESS = re.compile(r"(Unnamed: 0(\.\d+)*)?")
 _LABELS = ("label", "labels", "class", "target")
 _PIXELS = 28 * 28

@@ -164,7 +164,7 @@ def check_finite(matrix: Any, start: int = 0, stop: int | None = None, origin: i
     if matrix.dtype.kind != "f":
         return
     stop = len(matrix) if stop is None else stop
-    # By chunks: a file larger than memory is read, but never all of it held.
+    # In chunks, so that a mapped file larger than memory is never held whole.
     step = max(1, _CHUNK // (matrix.shape[1] * matrix.dtype.itemsize))
     count, first = 0, None
     for chunk in range(start, stop, step):

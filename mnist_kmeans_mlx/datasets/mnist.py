@@ -32,7 +32,7 @@ _FILES = {
 _IDX = re.compile(
     r"((?P<name>.+)-)??(?P<part>train|t10k|test)-(?P<kind>images|labels)[-.]idx[0-9]-ubyte(\.gz)?"
 )
-# To read what is not of MNIST's shape.
+# Hints for data that is not of MNIST's shape.
 _OTHER_WAYS = {
     "npz": ": load_matrix(path, key='x_train') reads images of any shape (--key x_train, and "
     "--labels FILE for labels)",
@@ -271,9 +271,9 @@ def _from_keras() -> tuple[Arrays, str, str]:
         return _read_npz(cached), "keras", os.fspath(cached)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is imported
     try:
-        # Keras prints its progress; our stdout may be a table that somebody pipes.
+        # Keras prints its progress; our stdout may be piped into another program.
         with redirect_stdout(sys.stderr):
-            # A second package of 600 MB that few need: only here.
+            # Imported only here: 600 MB that few need.
             import tensorflow as tf
 
             (x_train, y_train), (x_test, y_test) = tf.keras.datasets.mnist.load_data()

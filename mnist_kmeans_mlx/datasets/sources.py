@@ -37,7 +37,7 @@ class Batches(Rows):
     Parameters
     ----------
     batches : iterable of array-like of shape (m, d)
-        A list, or an object whose ``__iter__`` begins anew; it must give the same arrays each
+        A list, or an object whose ``__iter__`` restarts; it must give the same arrays each
         time. It is iterated once now, to learn n, d and dtype, and then forward: asking for rows
         that lie before the last ones begins again.
     block_bytes : int, default=32 MiB
@@ -156,7 +156,7 @@ def from_memmap(array: Any, *, block_bytes: int = BLOCK_BYTES) -> Rows | None:
         ends = Rows(reader).take([0, -1])
     except (OSError, DatasetError):
         return None
-    # Another file may have taken the name, while the map still shows the old one.
+    # The path may now name another file, while the map still shows the old one.
     if ends.tobytes() != np.asarray(array[[0, -1]], ends.dtype).tobytes():
         return None
     return Rows(reader, block_bytes=block_bytes)

@@ -28,7 +28,7 @@ from mnist_kmeans_mlx.datasets.headers import MARKED, header_of, is_number
 
 __all__ = ["read_csv", "read_text", "read_tsv"]
 
-# Of the cells that tell delimiter and header.
+# Limits of the sample that decides delimiter and header.
 _FIRST_CELLS = 10_000
 _FIRST_ROWS = 100
 _PACKED_BYTES = 1 << 22
@@ -117,7 +117,7 @@ def _delimiter(file: io.BufferedReader, delimiter: str) -> str:
         rows = [row for _, row in _first(text)]
         rows = rows[1:] or rows
         cells = [cell for row in rows for cell in row]
-        # A row of one cell may as well be of several, with another delimiter.
+        # Rows with a single cell say nothing: another delimiter may split them.
         marked = other != "," and len(cells) > len(rows)
         numbers = [is_number(cell) or bool(marked and MARKED.fullmatch(cell)) for cell in cells]
         return sum(numbers) / max(1, len(numbers))
@@ -158,7 +158,7 @@ def _numbers(text: _Text) -> tuple[NDArray[np.float64], bool]:
             yield line.replace(",", ".")
 
     with _decoded(text.file, None) as stream, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of an input without data, which is told of later
+        warnings.simplefilter("ignore")  # about empty input, which is reported below
         table = np.loadtxt(
             stream if text.delimiter == "," else lines(stream), delimiter=text.delimiter,
             comments=None, quotechar='"', skiprows=text.skip, ndmin=2, usecols=text.places,
@@ -244,7 +244,7 @@ class _Unpacked(io.RawIOBase):
 
 @contextmanager
 def _decoded(file: io.BufferedReader, newline: str | None) -> Iterator[IO[str]]:
-    """Read a text from its start; gzipped ones are told by their first bytes."""
+    """Read a text from its start; gzip is recognised by its first bytes."""
     zipped = start_of(file, 2) == b"\x1f\x8b"
     content = io.BufferedReader(_Unpacked(file)) if zipped else file
     text = io.TextIOWrapper(content, encoding="utf-8-sig", newline=newline)

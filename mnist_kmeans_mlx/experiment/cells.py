@@ -1,4 +1,4 @@
-"""Finished cells of sweeps: a line of JSON for each, in the user's state folder."""
+"""Finished fits of sweeps (cells): one line of JSON each, in the user's state folder."""
 
 from __future__ import annotations
 

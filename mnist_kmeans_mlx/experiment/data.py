@@ -32,9 +32,9 @@ __all__ = [
 
 Array = np.ndarray[Any, Any]
 
-# MNIST is clustered as bytes and reported in units of pixels / 255. K-means does not mind: the
-# same seeds are drawn and `tol` scales with the variance. But bytes are an eighth of float64, and
-# their sums are exact on every device.
+# MNIST is clustered as bytes and reported in units of pixels / 255. The clusters are the same:
+# seeds do not depend on the unit, and `tol` scales with the variance. Bytes take an eighth of
+# the memory of float64, and their sums are exact on every device.
 WHITE = 255.0
 _MOST_LABELS = 2**20
 
@@ -225,7 +225,7 @@ def features(images: Array) -> Array:
 
 
 def unit_of(model: Model) -> float:
-    """White, for a model of images; 1 where its metadata are another's and say something else."""
+    """255 for a model of images; 1 if its metadata name no valid unit."""
     unit = model.metadata.get("unit")
     return float(unit) if isinstance(unit, int | float) and 0 < unit < math.inf else 1.0
 
@@ -236,14 +236,14 @@ def _is_mnist(source: str | os.PathLike[str]) -> bool:
     if source in ("auto", "bundled", "keras") or is_idx_set(source):
         return True
     if not os.path.isfile(source):
-        return False  # to open a named pipe would wait for somebody to write into it
+        return False  # opening a named pipe would block until another process writes
     try:
         with zipfile.ZipFile(source) as archive:
             return {"x_train.npy", "y_train.npy", "x_test.npy", "y_test.npy"} <= set(
                 archive.namelist()
             )
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
-        return False  # load_matrix says what is wrong with it
+        return False  # load_matrix reports the error
 
 
 def _labels(path: str | os.PathLike[str], n: int) -> Array:

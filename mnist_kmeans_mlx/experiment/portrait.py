@@ -21,7 +21,7 @@ __all__ = ["Face", "Map", "Member", "Portrait", "portray"]
 MAPPED = 1500
 # Bytes of float64 differences at once.
 STEP_BYTES = 64 << 20
-# Share of the labels of a fit that its rows must get again.
+# Rows are those of the fit if at least this share gets the same label.
 _ALIKE = 0.99
 
 

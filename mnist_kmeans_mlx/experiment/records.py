@@ -28,7 +28,7 @@ class Record:
     ----------
     kind : {"fit", "sweep", "compare"}
     values : dict
-        The JSON, of which all that its shape asks for is there and of the right type.
+        The JSON, with all required keys present and of the right type.
     """
 
     kind: str

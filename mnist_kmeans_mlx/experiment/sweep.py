@@ -150,7 +150,7 @@ def elbow(n_clusters: Iterable[int], inertias: Iterable[float]) -> int | None:
         1 - (count - left) / (right - left) - (value - bottom) / (top - bottom)
         for count, value in points
     ]
-    # Half a line's rounding is no elbow.
+    # A deviation by rounding alone is no elbow.
     return points[int(np.argmax(below))][0] if max(below) > 1e-9 else None
 
 

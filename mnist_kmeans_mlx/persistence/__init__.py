@@ -33,8 +33,7 @@ __all__ = ["Model", "ModelError", "load_model", "save_model"]
 FORMAT = "mnist_kmeans_mlx"
 FORMAT_VERSION = 1
 
-# Class name in the file -> the module that defines it. A file names a class; it never
-# chooses a module.
+# Class name in the file -> its module. A file never chooses a module.
 _CLASSES = {
     "KMeans": "mnist_kmeans_mlx.estimator",
     "MiniBatchKMeans": "mnist_kmeans_mlx.minibatch",
@@ -175,7 +174,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
 
 
 def owned(estimator: Any) -> str:
-    """Name an estimator such that scikit-learn's is not taken for one of ours.
+    """Name an estimator so that scikit-learn's is not mistaken for ours.
 
     Examples
     --------

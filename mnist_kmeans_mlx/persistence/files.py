@@ -14,7 +14,7 @@ from typing import IO
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Raise the OSError now that writing `path` would raise after minutes of work."""
+    """Raise now the OSError that writing `path` would raise later."""
     descriptor, temporary, _ = _open_beside(path)
     os.close(descriptor)
     os.unlink(temporary)
@@ -45,7 +45,7 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         if isinstance(error, OSError) and error.errno and error.filename in (None, temporary):
-            # A full disk names no file, and people know nothing of the temporary one.
+            # The caller does not know the temporary file, and a full disk names no file.
             raise OSError(error.errno, error.strerror, os.fspath(path)) from None
         raise
 
@@ -58,9 +58,9 @@ def put_in_place(temporary: str, target: str) -> None:
 
 
 def remove_leftovers(path: str | os.PathLike[str]) -> None:
-    """Remove temporary files that writers of `path` left when they were killed.
+    """Remove temporary files that killed writers of `path` left behind.
 
-    Those of the last minute stay: somebody may be writing them.
+    Those of the last minute stay: they may be in use.
     """
     folder, name = os.path.split(os.path.realpath(path))
     temporary = re.compile(re.escape(f".{name[:60]}.") + r"[0-9a-f]{8}\.tmp")

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: how far a fit has come, as one safetensors file, never as a pickle."""
+"""Checkpoints on disk: the progress of a fit, as one safetensors file, never as a pickle."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FORMAT = "mnist_kmeans_mlx.checkpoint"
 FORMAT_VERSION = 3
 
 _TWISTER_WORDS = 624
-# What the file leaves out, as it stands in a `Run` or `State` that was read.
+# Fields that the file leaves out, and their values after reading.
 FOUND_AGAIN: Mapping[str, Array] = {
     "labels": np.zeros(0, np.int32),
     "sums": np.zeros(0),
@@ -37,13 +37,13 @@ class Snapshot:
     Attributes
     ----------
     identity : dict
-        What two fits share that find the same: parameters, shape and checksum of the data.
+        What determines the result: parameters, shape and checksum of the data.
     seconds : float
         How long the fit has taken so far.
     generator : dict
         ``RandomState.get_state(legacy=False)`` of a Mersenne Twister.
     standing : Standing
-        How far the fit has come. Labels and sums are not kept: the centres tell what they are.
+        Progress of the fit. Labels and sums are left out: they are recomputed from the centres.
     """
 
     identity: Mapping[str, Any]
@@ -105,7 +105,7 @@ def _parse(tensors: Mapping[str, Array], texts: Mapping[str, str]) -> Snapshot:
     if version != __version__ or texts.get("format_version") != str(FORMAT_VERSION):
         raise Fault(
             f"was written by mnist-kmeans-mlx {version[:20]!r} and this is {__version__}: finish "
-            "it with that version, or begin anew"
+            "it with that version, or start again"
         )
     try:
         identity, progress = json.loads(texts["identity"]), json.loads(texts["progress"])

@@ -1,7 +1,7 @@
 """Rows written as they are computed, to a file that appears whole or not at all.
 
-What is there before the end lies beside it: `.NAME.partial`, an `.npy` file that is not yet full,
-and `.NAME.partial.json`, which says how many of its rows are certain. Other formats are made from
+Until then they are in `.NAME.partial`, an incomplete `.npy` file; `.NAME.partial.json` records
+how many of its rows are safely on disk. Other formats are made from
 the partial file at the end, so there must be room for both.
 """
 
@@ -28,7 +28,7 @@ from mnist_kmeans_mlx.persistence.files import file_to_replace, put_in_place
 
 __all__ = ["Sink", "open_sink"]
 
-# Seconds of work that a break may cost.
+# An interruption costs at most so many seconds of work.
 _EVERY = 5.0
 # Bytes of rows that are held while a file is made from the partial one.
 _GROUP = 1 << 25
@@ -61,13 +61,12 @@ def open_sink(
         identity is discarded, see `Sink.other`. A callable is called at most once, and not at all
         if the file is written within seconds.
     resume : bool, default=True
-        Go on where an earlier attempt was broken off, by Ctrl-C, a full disk or a power failure;
-        False begins anew.
+        Resume an attempt that Ctrl-C, a full disk or a power failure ended; False starts again.
 
     Yields
     ------
     Sink
-        It wants the rows from `Sink.rows_done` on.
+        Append the rows from `Sink.rows_done` on.
 
     Raises
     ------
@@ -106,7 +105,7 @@ class Sink:
     Attributes
     ----------
     rows_done : int
-        Rows that are there, also from an earlier attempt.
+        Rows written so far, including those of an earlier attempt.
     other : tuple of str
         Keys in which the identity of a discarded partial file differs; empty if there was none.
     """
@@ -159,11 +158,11 @@ class Sink:
         if rows.shape[1:] != self.shape[1:] or len(rows) > self.shape[0] - self.rows_done:
             raise ValueError(
                 f"Rows of shape {rows.shape} do not fit into {self.path!r} of shape {self.shape}, "
-                f"of which {self.rows_done} are there."
+                f"which has {self.rows_done} rows so far."
             )
         data = np.ascontiguousarray(rows.astype(self.dtype, casting="same_kind", copy=False))
         with self._named():
-            # Not where the file is: it may have failed within a row.
+            # Not at the current position: a write may have failed within a row.
             self._file.seek(len(self._header) + self.rows_done * self._row)
             _write(self._file, data.reshape(-1).view(np.uint8).data)
         self.rows_done += len(rows)
@@ -171,7 +170,7 @@ class Sink:
             self.record()
 
     def record(self) -> None:
-        """Make sure of the rows that are there, and note how many these are."""
+        """Flush the rows to disk, and record their number."""
         with self._named():
             os.fsync(self._file.fileno())
             note = {"identity": self._identity, "rows": self.rows_done}
@@ -180,13 +179,13 @@ class Sink:
         self._due = time.monotonic() + _EVERY
 
     def finish(self) -> None:
-        """Let the file take its place."""
+        """Put the finished file in place."""
         with self._named():
             if self.path.lower().endswith(".npy"):
                 os.fsync(self._file.fileno())
                 put_in_place(self._partial, self._target)
             else:
-                self.record()  # the copy takes its time
+                self.record()  # making the copy takes time
                 kind = format_of(self.path, "write")
                 assert kind is not None
                 with _whole(self._target, f"{self._partial}.copy") as file:
@@ -195,7 +194,7 @@ class Sink:
             self._forget()
 
     def close(self) -> None:
-        """Let go of the partial file, which stays."""
+        """Close the partial file, which stays."""
         self._file.close()
 
     def _begin(self, resume: bool) -> None:
@@ -203,11 +202,11 @@ class Sink:
             raise OSError(errno.EBUSY, "is being written by another process", self.path)
         self.rows_done = self._found() if resume else 0
         if not self.rows_done:
-            self._forget()  # first: the journal must not speak of other rows
+            self._forget()  # first: the journal describes the old rows
             self._file.truncate(0)
             self._file.seek(0)
             _write(self._file, memoryview(self._header))
-        # What follows is not certain to be what was written.
+        # Bytes beyond the recorded rows may be incomplete.
         self._file.truncate(len(self._header) + self.rows_done * self._row)
         self._due = time.monotonic() + _EVERY
 
@@ -222,7 +221,7 @@ class Sink:
             return False
         except OSError:  # a network without locks
             pass
-        # Whoever had the lock may have put this very file in place.
+        # The previous holder of the lock may have renamed this file into place.
         try:
             return os.path.samestat(os.fstat(self._file.fileno()), os.stat(self._partial))
         except FileNotFoundError:
@@ -261,7 +260,7 @@ class Sink:
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
-        """Name the file that people know in what the system says of the others."""
+        """Report errors about the internal files under the name that the caller gave."""
         try:
             yield
         except OSError as error:
@@ -270,7 +269,7 @@ class Sink:
 
 @contextlib.contextmanager
 def _whole(path: str, temporary: str | None = None) -> Iterator[IO[bytes]]:
-    """Write a file that only the holder of the lock writes, so that its names can be plain."""
+    """Write a file atomically; only the holder of the lock writes it, so its name can be fixed."""
     temporary = temporary or f"{path}.tmp"
     try:
         with open(temporary, "wb") as file:
@@ -301,5 +300,5 @@ def _read(file: Any, data: memoryview) -> None:
     while data:
         count = file.readinto(data)
         if not count:
-            raise OSError(errno.EIO, "its partial file was cut short by somebody else")
+            raise OSError(errno.EIO, "its partial file was cut short by another process")
         data = data[count:]

@@ -30,7 +30,7 @@ def is_storable(array: Array) -> bool:
 
 def pack(tensors: Mapping[str, Array], texts: Mapping[str, str]) -> bytes:
     """Return the file that holds `tensors`, `texts`, and a checksum over both."""
-    # The package copies memory as it lies there.
+    # save() copies raw memory.
     arrays = {
         key: array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
         for key, array in tensors.items()
@@ -53,10 +53,10 @@ def read(
     OSError
         It cannot be opened.
     """
-    # Before open(), which would wait for a writer at a named pipe.
+    # Before open(): on a named pipe it would block until another process writes.
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise Fault("is not a regular file")
-    with open(path, "rb"):  # whose errors tell more than those of the package
+    with open(path, "rb"):  # its errors say more than those of the package
         pass
     try:
         with safe_open(path, "np") as file:

@@ -1,4 +1,4 @@
-"""What all figures share: their look, and how they become files without a display.
+"""Shared by all figures: style, and writing files without a display.
 
 Figures are made without ``pyplot``: no window, no state that outlives a call. What differs in
 colour differs in lightness, hatch, dash or marker too, so that it survives a printer.
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 FORMATS = (".png", ".svg", ".pdf")
-# Of Okabe and Ito: far apart in lightness too.
+# Okabe and Ito's colours, which also differ in lightness.
 DARK, LIGHT, GREY = "#0072B2", "#E69F00", "#8a857a"
 # Colour, dash and marker of each series.
 _STYLES = ((DARK, "-", "o"), (LIGHT, "--", "s"))
@@ -59,7 +59,7 @@ class FigureError(RuntimeError):
 
 
 def check_figure() -> None:
-    """Fail now rather than after minutes of work if there is no matplotlib.
+    """Fail early if matplotlib is not installed.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What is said around the tables of a comparison: the machine, and how to read the numbers."""
+"""Text around the tables of a comparison: the machine, and notes for readers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def machine_facts(comparison: Comparison) -> dict[str, str]:
 
 
 def notes(comparison: Comparison) -> Iterator[str]:
-    """What one must know to read the numbers, a sentence or a few at a time."""
+    """Notes for readers, each of one or a few sentences."""
     for case in comparison.cases:
         if case.fastest:
             yield f"K = {case.n_clusters}: speed-up is against {case.fastest}."

@@ -121,7 +121,7 @@ def _numbered(name: str, i: int) -> str:
 def _centroids(portrait: Portrait) -> Figure:
     images, faces = images_of(portrait), in_order(portrait.faces)
     assert images is not None
-    # Near this many columns, the number that leaves the fewest places empty.
+    # Up to two columns fewer than usual, whichever leaves the fewest places empty.
     usual = max(1, min(10, round((len(faces) * 1.6) ** 0.5)))
     columns = min(range(usual, max(1, usual - 2) - 1, -1), key=lambda n: -len(faces) % n)
     rows = -(-len(faces) // columns)

@@ -15,7 +15,7 @@ from mnist_kmeans_mlx.report.parts import TABLE, facts, percent, safe, seconds
 __all__ = ["data_view", "environment_view", "log_view"]
 
 
-# What the log can do without where the terminal has fewer columns.
+# Columns of the log that are left out on terminals narrower than this.
 _NEEDS = {"Machine": 80, "Data": 60, "Date": 50}
 
 

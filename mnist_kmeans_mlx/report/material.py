@@ -31,7 +31,7 @@ class Material:
     fits, sweeps, comparisons : tuple of Mapping
         Checked JSON of each kind.
     steps : tuple of (str, str)
-        What makes the report's files again and then the report: in words, and as a command.
+        How to reproduce the files and then the report: in words, and as a command.
     notes : tuple of str
         What is missing, and why.
     """
@@ -62,7 +62,7 @@ class Material:
 
     @property
     def faces(self) -> tuple[Face, ...]:
-        """The clusters: of the model, or as far as the JSON of a fit tells."""
+        """The clusters: of the model, or those in the JSON of a fit."""
         if self.portrait is not None:
             return self.portrait.faces
         from mnist_kmeans_mlx.experiment.portrait import Face
@@ -112,7 +112,7 @@ class Material:
 
     @property
     def fit_command(self) -> str:
-        """What finds these clusters again; empty where nobody noted it."""
+        """The command of the fit; empty if it is unknown."""
         if self.main:
             return str(self.main["command"])
         if self.portrait is not None:
@@ -244,7 +244,7 @@ def _bundled(model: Model, checksum: Any) -> Data | None:
     found = load()
     if checksum is not None:
         return found if checksum == found.facts["sha256"] else None
-    # A model that was saved from Python tells nothing about its data: ask it for labels it gave.
+    # A model saved from Python does not name its data: compare labels instead.
     labels = getattr(model.estimator, "labels_", ())
     if len(labels) != len(found.train):
         return None

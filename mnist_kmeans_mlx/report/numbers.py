@@ -14,7 +14,7 @@ __all__ = ["about", "reproduce", "scores", "sizes", "stats", "timings"]
 
 Values = Mapping[str, Any]
 
-# Wider than this, a matrix of classes is not drawn.
+# No confusion matrix for more classes than this.
 MOST_CLASSES = 20
 PARTS = {"test": "Test images", "train": "Training images"}
 
