@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mnist_kmeans_mlx.benchmark.arms import ARMS, REFERENCE, SECOND, Arm, BenchmarkError, rotated
 from mnist_kmeans_mlx.benchmark.judge import Answer, Judge
@@ -17,9 +17,6 @@ from mnist_kmeans_mlx.benchmark.process import Worker, WorkerFailed
 from mnist_kmeans_mlx.benchmark.result import QUOTED, STAGES, Case, Comparison, Row, Spread, spread
 from mnist_kmeans_mlx.experiment.data import Data, check_clusters, load
 from mnist_kmeans_mlx.persistence.checksum import checksum
-
-if TYPE_CHECKING:
-    from mnist_kmeans_mlx.datasets.columns import Columns
 
 __all__ = ["compare"]
 
@@ -55,12 +52,9 @@ def compare(
     seed: int = 0,
     max_iter: int = 300,
     tol: float = 1e-4,
-    key: str | None = None,
-    labels: str | os.PathLike[str] | None = None,
-    header: bool | None = None,
-    columns: Columns | None = None,
     command: str = "",
     observe: Observer | None = None,
+    **named: Any,
 ) -> Comparison:
     """Time the same clustering in scikit-learn and here, and check that it is the same.
 
@@ -71,7 +65,7 @@ def compare(
 
     Parameters
     ----------
-    source, key, labels, header, columns
+    source
         As for `mnist_kmeans_mlx.experiment.load`.
     n_clusters : iterable of int
     arms : iterable of Arm
@@ -84,6 +78,8 @@ def compare(
         Kept in the result.
     observe : callable, optional
         Called with what is being done, in words.
+    **named
+        ``key``, ``labels``, ``header`` and ``columns``, as for `load`.
 
     Returns
     -------
@@ -100,12 +96,10 @@ def compare(
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
     observe = observe or (lambda words: None)
-    if columns is not None and not isinstance(columns, str):
-        columns = list(columns)  # sent to each process
+    if not isinstance(named.get("columns"), str | None):
+        named["columns"] = list(named["columns"])  # sent to each process
     observe("Loading data")
-    data = load(source, key=key, labels=labels, header=header, columns=columns).held(
-        "compare on a part of it"
-    )
+    data = load(source, **named).held("compare on a part of it")
     counts = tuple(n_clusters)
     check_clusters(max(counts), len(data.train))
     observe("Looking at the machine")
@@ -118,9 +112,7 @@ def compare(
     job = {
         "do": "measure",
         "source": os.fspath(source),
-        "key": key,
-        "header": header,
-        "columns": columns,
+        **{name: named.get(name) for name in ("key", "header", "columns")},
         "checksum": checksum(data.train, data.test),
         **settings,
     }

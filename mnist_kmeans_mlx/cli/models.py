@@ -11,13 +11,11 @@ import click
 from mnist_kmeans_mlx.cli import output
 from mnist_kmeans_mlx.cli.options import (
     SETTINGS,
-    columns_option,
     data_options,
     device_option,
-    header_option,
     json_option,
-    key_option,
-    memory_option,
+    matrix_options,
+    model_options,
     out_option,
     quiet_option,
 )
@@ -45,9 +43,7 @@ def _opened(
 @click.command(context_settings=SETTINGS)
 @_model
 @click.argument("data", type=click.Path(readable=False))
-@key_option
-@header_option
-@columns_option
+@matrix_options
 @click.option(
     "--part",
     type=click.Choice(["train", "test"]),
@@ -61,10 +57,7 @@ def _opened(
     "Write what would be printed to a file; a .csv has cluster and label. The same command resumes "
     "an interrupted .npy or .parquet.",
 )
-@memory_option
-@device_option
-@json_option
-@quiet_option
+@model_options
 def predict(
     model: str,
     data: str,
@@ -119,18 +112,13 @@ def predict(
 @click.command(context_settings=SETTINGS)
 @_model
 @click.argument("data", type=click.Path())
-@key_option
-@header_option
-@columns_option
+@matrix_options
 @out_option(
     "--out",
     "The file to write; the same command resumes an interrupted one.",
     required=True,
 )
-@memory_option
-@device_option
-@json_option
-@quiet_option
+@model_options
 def transform(
     model: str,
     data: str,

@@ -11,18 +11,18 @@ from mnist_kmeans_mlx.formats import format_of, suffixes
 
 __all__ = [
     "SETTINGS",
-    "columns_option",
     "command_line",
     "data_options",
     "device_option",
     "folder_option",
     "format_option",
-    "header_option",
     "json_option",
     "ks_option",
     "log_option",
+    "matrix_options",
     "max_iter_option",
     "memory_option",
+    "model_options",
     "n_init_option",
     "out_option",
     "quiet_option",
@@ -71,6 +71,20 @@ log_option = click.option(
 )
 
 
+def matrix_options(command: Command) -> Command:
+    """Options that say which part of a file is the matrix."""
+    for option in (columns_option, header_option, key_option):
+        command = option(command)
+    return command
+
+
+def model_options(command: Command) -> Command:
+    """Options of a command that gives a model rows."""
+    for option in (quiet_option, json_option, device_option, memory_option):
+        command = option(command)
+    return command
+
+
 def data_options(what: str) -> Callable[[Command], Command]:
     """Options that name the data; `what` says what it is for."""
 
@@ -82,9 +96,7 @@ def data_options(what: str) -> Callable[[Command], Command]:
                 metavar="PATH",
                 help="For a matrix: a file with the true label of each row, whole numbers.",
             ),
-            columns_option,
-            header_option,
-            key_option,
+            matrix_options,
             click.option(
                 "--data",
                 type=click.Path(readable=False),  # unreadable files are reported by the reader

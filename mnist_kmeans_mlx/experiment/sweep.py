@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +19,6 @@ from mnist_kmeans_mlx.experiment.data import Array, Data, check_clusters, load
 from mnist_kmeans_mlx.experiment.flow import run
 from mnist_kmeans_mlx.experiment.result import Result, plain_dict
 from mnist_kmeans_mlx.persistence.checksum import checksum
-
-if TYPE_CHECKING:
-    from mnist_kmeans_mlx.datasets.columns import Columns
 
 __all__ = ["MEASURES", "Sweep", "elbow", "sweep"]
 
@@ -163,14 +160,11 @@ def sweep(
     n_init: int | str = "auto",
     max_iter: int = 300,
     silhouette_sample: int = 3000,
-    key: str | None = None,
-    labels: str | os.PathLike[str] | None = None,
-    header: bool | None = None,
-    columns: Columns | None = None,
     path: str | os.PathLike[str] | None = None,
     fresh: bool = False,
     command: str = "",
     observe: Callable[[str], None] | None = None,
+    **named: Any,
 ) -> Sweep:
     """Cluster and score for each number of clusters and seed.
 
@@ -179,7 +173,7 @@ def sweep(
 
     Parameters
     ----------
-    source, key, labels, header, columns
+    source
         As for `load`.
     n_clusters, seeds : iterable of int
     device : {"auto", "gpu", "cpu"}
@@ -195,6 +189,8 @@ def sweep(
         Kept in the result.
     observe : callable, optional
         Called with what is being done, in words.
+    **named
+        ``key``, ``labels``, ``header`` and ``columns``, as for `load`.
 
     Returns
     -------
@@ -215,9 +211,7 @@ def sweep(
     cells = Cells(cells_path() if path is None else Path(path))
     environment = describe(device)
     observe("Loading data")
-    data = load(source, key=key, labels=labels, header=header, columns=columns).held(
-        "`fit` takes it, one K at a time"
-    )
+    data = load(source, **named).held("`fit` takes it, one K at a time")
     counts, seeds = sorted(set(n_clusters)), sorted(set(seeds))
     check_clusters(counts[-1], len(data.train))
     settings = {"n_init": n_init, "max_iter": max_iter, "silhouette_sample": silhouette_sample}

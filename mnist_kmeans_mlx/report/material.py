@@ -138,12 +138,9 @@ def gather(
     paths: Sequence[str],
     *,
     data: str = "auto",
-    key: str | None = None,
-    labels: str | None = None,
-    header: bool | None = None,
-    columns: str | None = None,
     device: str = "auto",
     command: str = "",
+    **named: Any,
 ) -> Material:
     """Read models and results.
 
@@ -154,11 +151,11 @@ def gather(
     data : str
         What the model was fitted on: a name or a path. ``"auto"`` is the bundled MNIST,
         if the model was fitted on it.
-    key, labels, header, columns : optional
-        As for `experiment.load`.
     device : {"auto", "gpu", "cpu"}
     command : str
         What makes this report again.
+    **named
+        ``key``, ``labels``, ``header`` and ``columns``, as for `experiment.load`.
 
     Raises
     ------
@@ -182,7 +179,7 @@ def gather(
         raise ExperimentError("a report is about one model, and these are several.")
     portrait, note = None, ""
     for model in models.values():
-        source, note = _data_of(model, data, key=key, labels=labels, header=header, columns=columns)
+        source, note = _data_of(model, data, **named)
         members = max(3, min(10, 1200 // len(model.estimator.cluster_centers_)))
         portrait = portray(model, source, members=members, device=device)
 
