@@ -1,4 +1,4 @@
-"""What the benchmarks share: data, processes with a clock, one judge of results, tables."""
+"""Shared by the benchmarks: data, timed worker processes, float64 scores, tables."""
 
 import json
 import math
@@ -27,7 +27,7 @@ __all__ = ["TimeLimit", "blocks", "rotated"]  # for the benchmarks
 
 ArmFailed = WorkerFailed
 WORKER = Path(__file__).with_name("_bench_arms.py")
-# Float32 is multiplied as float32 unless an arm asks for less; set before anything loads MLX.
+# No TF32 unless an arm asks for it; MLX reads this when it is loaded.
 os.environ.setdefault("MLX_ENABLE_TF32", "0")
 START_LIMIT = 120  # seconds to import a library, or to read the rows
 
@@ -37,7 +37,7 @@ START_LIMIT = 120  # seconds to import a library, or to read the rows
 
 @dataclass
 class Stored:
-    """Rows in a file, for the arms, and in memory, for the judge."""
+    """Rows, in a file for the arms and in memory for scoring."""
 
     name: str
     rows: np.ndarray
@@ -51,7 +51,7 @@ class Stored:
         return {"path": str(self.path), "source": self.rows.dtype.str, "shape": self.rows.shape}
 
     def score(self, centers):
-        """SSE, in float64, and train accuracy of the clustering that centres stand for."""
+        """SSE in float64 and train accuracy of the clustering that centres define."""
         key = checksum(centers)
         if key not in self.scores:
             labels, sse = nearest(self.rows, centers)
@@ -120,7 +120,7 @@ class Arm:
     name: str
     kind: str
     options: dict = field(default_factory=dict)
-    peer: str = ""  # whose virtual environment; "" for the interpreter that runs this
+    peer: str = ""  # its virtual environment; "" for this interpreter
     modes: tuple = ()
     environment: dict = field(default_factory=dict)
 
@@ -159,7 +159,7 @@ def pick(arms, patterns):
 
 
 def pick_rows(rows, k, seed=0):
-    """Rows to start from: k-means++ on a sample, in scikit-learn, so that no arm chose them."""
+    """Initial rows by scikit-learn's k-means++ on a sample, so that no arm chose them."""
     from sklearn.cluster import kmeans_plusplus
 
     rng = np.random.RandomState(seed)
@@ -169,7 +169,7 @@ def pick_rows(rows, k, seed=0):
 
 
 def pick_start(n, k, seed=0):
-    """Rows to start from, drawn evenly: quick however many there are."""
+    """Initial rows, drawn uniformly: fast for any number of rows."""
     return np.sort(np.random.RandomState(seed).choice(n, size=k, replace=False))
 
 
@@ -184,12 +184,12 @@ def spread(values):
 
 
 def ratio(seconds, ours):
-    """How many times as long as we an arm took: round by round, then the median and the range."""
+    """Time of an arm divided by ours, round by round: median and range."""
     return spread([theirs / us for theirs, us in zip(seconds, ours, strict=False)])
 
 
 def show(value, digits=3):
-    """A number as people read it; a dot for what there is not."""
+    """A number for people to read; a dot for None."""
     if value is None:
         return "·"
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The benchmarks' worker: one arm in one process, told over a pipe what to fit.
+"""The benchmarks' worker: one arm in one process, which reads jobs from a pipe.
 
 `_bench.Worker` starts it, with the interpreter that has the arm's library; of all others only
 NumPy must be there. Each line on stdin is a job, each line on stdout its answer.
@@ -20,7 +20,7 @@ import numpy as np
 
 
 class Library:
-    """A library: holds the rows as it likes them best and fits them.
+    """A library: holds the rows in its preferred form and fits them.
 
     `fit` starts from ``job.init``, given centres, or seeds by itself where that is None. It runs
     ``job.max_iter`` iterations; arms with scikit-learn's stopping rule may run fewer.
@@ -38,13 +38,13 @@ class Library:
         self.rows = rows
 
     def start(self, job):
-        """Given centres in the arm's precision and units; None if it shall seed by itself."""
+        """Given centres in the arm's precision and units; None if the arm seeds itself."""
         if job.init is None:
             return None
         return np.ascontiguousarray(job.init / self.divide, dtype=self.rows.dtype)
 
     def prepare(self, job):
-        """What is done before the clock starts."""
+        """Preparation that is not timed."""
 
     def fit(self, job):
         """Centres, iterations and, where the library tells, labels."""
@@ -161,7 +161,7 @@ class FastKMeans(Library):
         self.order = np.arange(len(rows))
 
     def prepare(self, job):
-        """Move the given rows to where the library will draw its centres from."""
+        """Swap the given rows to the places from which the library draws its centres."""
         if job.init is None:
             return
         if job.rows is None:
@@ -207,7 +207,7 @@ class FlashKMeansMlx(Library):
 
 
 class Torch(Library):
-    """Lloyd's algorithm as one writes it in torch; the upload is part of the fit."""
+    """Lloyd's algorithm in plain torch; the upload is part of the fit."""
 
     package = "torch"
 
@@ -258,7 +258,7 @@ class FlashKMeans(Torch):
         super().__init__(**options)
         if self.device != "cuda":
             raise RuntimeError("needs a CUDA device")
-        # The package's own front door falls back to torch without a word.
+        # The package's public function falls back to torch silently.
         module = import_module("flash_kmeans.kmeans_triton_impl")
         self.kmeans = module.batch_kmeans_Euclid
 
@@ -323,7 +323,7 @@ class Server:
         return {"versions": versions, "threadpools": pools}
 
     def load(self, path, source, shape):
-        """Read rows from a file, a block at a time: only the wanted precision is ever whole."""
+        """Read rows from a file in blocks, so that only the wanted precision is held whole."""
         rows = np.empty(shape, dtype=self.arm.dtype or source)
         step = max(1, (1 << 22) // shape[1])
         with open(path, "rb") as file:
@@ -359,7 +359,7 @@ class Server:
 
 
 def reset_peak():
-    """Forget the peak so far, where the system can."""
+    """Reset the peak, where the system supports it."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

@@ -1,4 +1,4 @@
-"""One small good file of every kind, random damage, and what may be read of a damaged file."""
+"""A small valid file of every kind, random damage, and checks of what is read."""
 
 import csv
 import gzip
@@ -32,13 +32,13 @@ SPLINTERS = [
 
 
 class Sample:
-    """A small good file, and how to tell that what is read of a damaged copy is right."""
+    """A small valid file, and the check of what is read from a damaged copy."""
 
     def __init__(self, path, data, load=load_matrix, *, holds=0, signed=False, **kwargs):
         self.path, self.data, self.load, self.kwargs = path, data, load, kwargs
         # Bytes of what it holds, unpacked.
         self.size = max(holds, len(data))
-        # Its checksum is made right again after the damage, to get past it.
+        # The checksum is recomputed after the damage, so that it does not catch it.
         self.signed = signed
         path.write_bytes(data)
 
@@ -142,7 +142,7 @@ def new_fit():
 
 
 def interrupted_fit(path, matrix, after=7):
-    """Leave the checkpoint of a fit that came to an end after some iterations."""
+    """Write the checkpoint of a fit that was interrupted after some iterations."""
     checkpoint = Checkpoint(path)
     note = checkpoint.note
 
@@ -155,7 +155,7 @@ def interrupted_fit(path, matrix, after=7):
 
     checkpoint.note = interrupt
     fit = new_fit()
-    fit._side_by_side = lambda points: 1  # else what is told of restarts depends on their pace
+    fit._side_by_side = lambda points: 1  # else the state of restarts depends on timing
     try:
         checkpoint.fit(fit, matrix)
     except KeyboardInterrupt:
@@ -246,7 +246,7 @@ def with_something_strange(value, rng):
 
 
 def check_model(model, sample):
-    """What is read is what was written, unless somebody signed something else."""
+    """What is read is what was written, unless the checksum was recomputed."""
     estimator = model.estimator
     rows = np.zeros((2, estimator.n_features_in_))
     labels = estimator.predict(rows)
@@ -262,7 +262,7 @@ def check_model(model, sample):
 
 
 def check_checkpoint(checkpoint, sample):
-    """A fit goes on from what is read, to the right result unless somebody signed another."""
+    """A fit resumes from what is read, to the right result unless the checksum was recomputed."""
     rows = np.load(sample.path.with_name("a.npy"))
     found = checkpoint.fit(new_fit(), rows)
     assert ((found.labels_ >= 0) & (found.labels_ < 3)).all()

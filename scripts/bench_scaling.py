@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""How our time and memory grow with the rows, the clusters and the features.
+"""Growth of time and memory with rows, clusters and features.
 
 Every point runs in a fresh process. The time of an iteration is the mean of those after the first,
 from given centres and with a fixed number of iterations; "setup" is all else that such a fit does
@@ -51,7 +51,7 @@ QUICK_SWEEPS = [
 
 
 def repeated_mnist(folder, n):
-    """MNIST again and again, with noise that makes no two rows the same."""
+    """MNIST repeated, with noise that makes all rows distinct."""
     from mnist_kmeans_mlx.datasets import load_mnist
 
     images = load_mnist().x_train.reshape(-1, 784)
@@ -65,7 +65,7 @@ def repeated_mnist(folder, n):
 
 
 def prepare(sweeps, folder):
-    """Rows for each sweep: one long file of images, of which a point reads the start."""
+    """Rows for each sweep: one long file of images; each point reads its beginning."""
     longest = max(point["n"] for sweep in sweeps for point in sweep.points())
     images = repeated_mnist(folder, longest)
     data = {}
@@ -98,7 +98,7 @@ def measure(algorithm, point, data, args, folder):
 
 
 def run(sweeps, args, folder):
-    """All points, small ones first; those that no time is left for are marked so."""
+    """Measure all points, small ones first; mark those for which no time is left."""
     deadline = time.monotonic() + args.budget
     data = prepare(sweeps, folder)
     found, dropped = [], set()

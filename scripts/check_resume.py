@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Kill fits and what writes answers with SIGKILL, let them go on, and compare what they find.
+"""Kill fits and writers of answers with SIGKILL, resume them, and compare the results.
 
 Every fit runs in a process of its own, `mnist-kmeans-mlx fit --checkpoint C --resume --save M`,
 that is killed after a random time and started again until it is through. Its model must then be

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mnist_kmeans_mlx.cli import output as speech
+from mnist_kmeans_mlx.cli import output
 from mnist_kmeans_mlx.cli.options import (
     SETTINGS,
     command_line,
@@ -23,8 +23,7 @@ __all__ = ["report"]
 @click.command(context_settings=SETTINGS)
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
 @click.option(
-    "-o",
-    "--output",
+    *("-o", "--output", "page"),
     type=click.Path(dir_okay=False),
     default="report.html",
     show_default=True,
@@ -46,7 +45,7 @@ def report(
     ctx: click.Context,
     /,
     files: tuple[str, ...],
-    output: str,
+    page: str,
     figures: str | None,
     json: bool,
     quiet: bool,
@@ -58,12 +57,12 @@ def report(
     with --json: a model alone, JSON alone, or both. The page is one file that loads nothing. With
     a model of MNIST one can draw a digit in it and see which centroids are nearest.
     """
-    if any(os.path.exists(output) and os.path.samefile(output, file) for file in files):
-        raise click.UsageError(f"{output} would be written over: it is one of the files to read.")
-    speech.check_writable(output)
-    speech.check_folder(figures)
+    if any(os.path.exists(page) and os.path.samefile(page, file) for file in files):
+        raise click.UsageError(f"{page} would be written over: it is one of the files to read.")
+    output.check_writable(page)
+    output.check_folder(figures)
     written = []
-    with speech.notes(quiet=quiet):
+    with output.notes(quiet=quiet):
         # Before what takes seconds.
         from mnist_kmeans_mlx.report.canvas import check_figure
 
@@ -74,21 +73,21 @@ def report(
         from mnist_kmeans_mlx.report.material import gather
 
         words = {"gather": "Looking at clusters", "page": "Writing", "figures": "Drawing figures"}
-        with speech.progress(words, quiet=quiet) as observe:
+        with output.progress(words, quiet=quiet) as observe:
             observe("gather")
             material = gather(files, command=command_line(ctx), **named)
             observe("page")
             text = html.page(material)
-            with write_atomically(output) as file:
+            with write_atomically(page) as file:
                 file.write(text.encode())
-            speech.note(f"Saved {output}", quiet=quiet)
+            output.note(f"Saved {page}", quiet=quiet)
             for note in material.notes:
-                speech.note(f"Note: {note}", quiet=quiet)
+                output.note(f"Note: {note}", quiet=quiet)
             if figures is not None:
                 observe("figures")
                 from mnist_kmeans_mlx.report.figures import save_figures
 
                 written = save_figures(material, figures)
-                speech.note(f"Saved {len(written)} figures in {figures}", quiet=quiet)
+                output.note(f"Saved {len(written)} figures in {figures}", quiet=quiet)
     if json:
-        speech.emit_json({"file": output, "figures": [str(path) for path in written]})
+        output.emit_json({"file": page, "figures": [str(path) for path in written]})

@@ -20,7 +20,7 @@ class Subclass(np.ndarray):
 
 
 def forms(rows, folder):
-    """Whole numbers from 0 to 63 as everything that may hold them."""
+    """Whole numbers from 0 to 63 in every type that may hold them."""
     kinds = "int8 uint8 int16 uint16 int32 uint32 int64 uint64 float16 float32 float64 longdouble"
     for kind in [*kinds.split(), ">i2", ">u4", ">i8", ">f2", ">f4", ">f8"]:
         yield kind, rows.astype(kind)
@@ -113,7 +113,7 @@ def form_cases(quick, rng):
 
 
 def other_forms(rows):
-    """What holds other numbers, or none that can be used."""
+    """Containers of other numbers, or of nothing that can be used."""
     yield "bool", rows > 20
     yield "mx.array bool", mx.array(rows > 20)
     yield "csr bool", sparse.csr_array(rows > 20)

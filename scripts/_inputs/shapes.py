@@ -28,7 +28,7 @@ from _inputs.verdicts import REFUSED, Check
 
 
 def finite_cases(quick, rng):
-    """NaN and infinity in the first and the last row, at every door and in every type."""
+    """NaN and infinity in the first and the last row, at every entry point and in every type."""
     rows = blobs(rng)
 
     def spoilt(value, place):
@@ -141,7 +141,7 @@ def shape_cases(quick, rng):
             if door.name == "fit_batches":
                 continue  # which takes images as well
             if arm is COSINE and name == "fewer distinct than clusters":
-                continue  # where empty clusters begin anew is not told here
+                continue  # relocation of empty clusters is not tested here
             yield Check(
                 f"{name_of(door, arm)} of {name}",
                 ours,

@@ -33,7 +33,7 @@ from _inputs.verdicts import REFUSALS, Check, Outcome, tried
 
 
 def state_cases(quick, rng):
-    """What failed leaves no trace; copies are as good; threads do not get in each other's way."""
+    """Failures leave no trace, copies behave the same, and threads do not interfere."""
     rows = blobs(rng)
     for name, faulty in some(failures(rows), quick, 4).items():
         for arm in EVERY:

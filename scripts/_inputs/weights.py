@@ -1,4 +1,4 @@
-"""Weights that count, and such as must be refused."""
+"""Weights that must be accepted, and weights that must be refused."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ from _inputs.verdicts import REFUSED, Check, scaled, tried
 
 
 def weight_cases(quick, rng):
-    """Weights that must be refused, at every door that takes any, and others that count."""
+    """Weights to be refused, and weights to be used, at every entry point that takes any."""
     rows = blobs(rng)
     n = len(rows)
     ones = np.ones(n)
