@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 from commands import call
+from damage import part_of
 
 from mnist_kmeans_mlx.benchmark.arms import ARMS
 from mnist_kmeans_mlx.benchmark.result import QUOTED, Case, Comparison, Row, Spread
@@ -17,10 +18,7 @@ K = 12
 def make_inputs(folder, mnist, device):
     """A small part of MNIST under a name that is HTML, a model of it, and JSON of each kind."""
     data = folder / f"{EVIL}.npz"
-    np.savez(
-        data, x_train=mnist.x_train[:1500], y_train=mnist.y_train[:1500],
-        x_test=mnist.x_test[:500], y_test=mnist.y_test[:500],
-    )  # fmt: skip
+    np.savez(data, **part_of(mnist, 1500, 500))
     model, run = folder / "model.safetensors", folder / "run.json"
     words = ("fit", "--data", data, "-k", K, "--seed", 1, "--device", device, "--no-log", "--json")
     found = json.loads(call(*words, "--save", model).stdout)

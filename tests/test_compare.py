@@ -11,6 +11,7 @@ import commands
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from damage import part_of
 from rich.console import Console
 from sklearn.cluster import KMeans
 
@@ -27,10 +28,7 @@ K = 6
 
 @pytest.fixture(scope="module")
 def images(mnist):
-    return {
-        "x_train": mnist.x_train[:1500], "y_train": mnist.y_train[:1500],
-        "x_test": mnist.x_test[:300], "y_test": mnist.y_test[:300],
-    }  # fmt: skip
+    return part_of(mnist, 1500, 300)
 
 
 @pytest.fixture(scope="module")

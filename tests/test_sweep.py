@@ -9,6 +9,7 @@ import signal
 import commands
 import numpy as np
 import pytest
+from damage import part_of
 from rich.console import Console
 from sklearn.cluster import KMeans
 from sklearn.metrics import normalized_mutual_info_score, silhouette_score
@@ -23,10 +24,7 @@ from mnist_kmeans_mlx.report.figures import draw_curves
 
 @pytest.fixture(scope="module")
 def images(mnist):
-    return {
-        "x_train": mnist.x_train[:600], "y_train": mnist.y_train[:600],
-        "x_test": mnist.x_test[:200], "y_test": mnist.y_test[:200],
-    }  # fmt: skip
+    return part_of(mnist, 600, 200)
 
 
 @pytest.fixture(scope="module")
