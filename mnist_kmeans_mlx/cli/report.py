@@ -23,7 +23,7 @@ __all__ = ["report"]
 @click.command(context_settings=SETTINGS)
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
 @click.option(
-    *("-o", "--output", "page"),
+    *("-o", "--output"),
     type=click.Path(dir_okay=False),
     default="report.html",
     show_default=True,
@@ -45,7 +45,6 @@ def report(
     ctx: click.Context,
     /,
     files: tuple[str, ...],
-    page: str,
     figures: str | None,
     json: bool,
     quiet: bool,
@@ -57,6 +56,7 @@ def report(
     with --json: a model alone, JSON alone, or both. The page is one file that loads nothing. With
     a model of MNIST one can draw a digit in it and see which centroids are nearest.
     """
+    page = named.pop("output")  # as the module is called, too
     if any(os.path.exists(page) and os.path.samefile(page, file) for file in files):
         raise click.UsageError(f"{page} would be written over: it is one of the files to read.")
     output.check_writable(page)

@@ -25,6 +25,7 @@ from mnist_kmeans_mlx.report.canvas import (
 from mnist_kmeans_mlx.report.charts import charts_of, convergence_of, curves
 from mnist_kmeans_mlx.report.clusters import images_of, in_order
 from mnist_kmeans_mlx.report.material import Material
+from mnist_kmeans_mlx.report.parts import data_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -253,10 +254,9 @@ def against_k(sweep: Any) -> Figure:
 
 
 def _title(sweep: Mapping[str, Any]) -> str:
-    name = "MNIST" if sweep["data"]["name"] == "mnist" else sweep["data"]["name"]
     seeds = sorted({cell["seed"] for cell in sweep["cells"]})
     which = f"seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} seeds: median, least and most"
-    return plain(f"K-means · {name} · {which}")
+    return plain(f"K-means · {data_name(sweep['data'])} · {which}")
 
 
 def _convergence(chart: Chart) -> Figure:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mnist_kmeans_mlx.experiment import ExperimentError
+from mnist_kmeans_mlx.report.parts import data_name
 
 if TYPE_CHECKING:
     from mnist_kmeans_mlx.experiment import Data
@@ -93,8 +94,7 @@ class Material:
     @property
     def data_name(self) -> str:
         """The name of the data, as people write it."""
-        name = str(self.data.get("name", "data"))
-        return "MNIST" if name == "mnist" else name
+        return data_name(self.data)
 
     @property
     def inertia(self) -> float | None:

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from mnist_kmeans_mlx.report.grid import Grid, Line, escaped, share, spread, sse
-from mnist_kmeans_mlx.report.parts import safe, seconds
+from mnist_kmeans_mlx.report.parts import data_name, safe, seconds
 
 if TYPE_CHECKING:
     from mnist_kmeans_mlx.experiment.sweep import Sweep
@@ -105,9 +105,9 @@ def _lines(found: Sweep) -> list[str]:
     if any(cell["silhouette"] is not None for cell in found.cells):
         sampled = min(settings["silhouette_sample"], found.data["n_train"])
         lines.append(f"Silhouette: of {sampled:,} sampled rows, the same for every K.")
-    name = "MNIST" if found.data["name"] == "mnist" else found.data["name"]
     lines.append(
-        f"Data: {name}, {found.data['n_train']:,} x {found.data['n_features']:,}. Device: "
-        f"{environment['device']} ({environment.get('device_name')})."
+        f"Data: {data_name(found.data)}, {found.data['n_train']:,} x "
+        f"{found.data['n_features']:,}. "
+        f"Device: {environment['device']} ({environment.get('device_name')})."
     )
     return lines
