@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from click import Argument
 
-from mnist_kmeans_mlx import DatasetWarning, KMeans
+from mnist_kmeans_mlx import DatasetWarning, KMeans, load_matrix
 from mnist_kmeans_mlx.cli import main
 from mnist_kmeans_mlx.cli.options import _ABOUT_OUTPUT, command_line
 from mnist_kmeans_mlx.persistence import load_model
@@ -99,6 +99,31 @@ def test_every_command_reads_the_same_columns(suffix, call, table, tmp_path):
     page = tmp_path / "report.html"
     call("report", model, *data, "-o", page)
     assert page.read_text().count("<span>--columns</span> <span>x,y,z</span>") >= 2
+
+
+def test_rows_are_clustered_by_their_angles(call, tmp_path):
+    pytest.importorskip("pyarrow")
+    rows = np.random.default_rng(1).normal(size=(60, 3)) * np.arange(1, 61)[:, None]
+    np.save(tmp_path / "x.npy", rows)
+    words = ("--data", tmp_path / "x.npy", "-k", 4, "--seed", 0, "--metric", "cosine", "--no-log")
+    done = call("fit", *words, "--labels-out", tmp_path / "labels.parquet", "--json")
+    found = json.loads(done.stdout)
+    # Spherical k-means is k-means of unit rows with unit centres: an independent check of the cost.
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    labels = load_matrix(tmp_path / "labels.parquet")[:, 0]
+    sums = [np.linalg.norm(unit[labels == k].sum(axis=0)) for k in range(4)]
+    assert found["inertia"] == pytest.approx(len(rows) - np.sum(sums), rel=1e-6)
+    assert "--metric cosine" in found["command"]
+
+
+@pytest.mark.parametrize("suffix", ["npy", "csv", "parquet"])
+def test_answers_are_printed_and_written(call, numbers, tmp_path, suffix):
+    pytest.importorskip("pyarrow")
+    call("fit", "--data", numbers, "-k", 3, "--save", tmp_path / "model", "--no-log")
+    out = tmp_path / f"out.{suffix}"
+    done = call("predict", tmp_path / "model", numbers, "--json", "--out", out)
+    found = np.load(out) if suffix == "npy" else load_matrix(out)[:, 0]
+    assert found.tolist() == json.loads(done.stdout)["clusters"]
 
 
 SWITCHES = [
