@@ -95,7 +95,8 @@ def open_rows(
     Examples
     --------
     >>> import tempfile
-    >>>     >>> import numpy as np
+    >>> from pathlib import Path
+    >>> import numpy as np
     >>> from mnist_kmeans_mlx import open_rows
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     for i in range(3):
