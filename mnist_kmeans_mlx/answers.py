@@ -114,7 +114,7 @@ def write_answers(
     resume: bool = True,
     also: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write what `answer` says of each block of rows.
+    """Write the answer to each block of rows.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ def _check_ours(estimator: Any) -> None:
 
 
 def _model(estimator: BaseKMeans) -> list[str]:
-    """What tells a fitted estimator from those that answer otherwise."""
+    """Identity of a fitted estimator: everything that its answers depend on."""
     kind = type(estimator)
     arrays = [getattr(estimator, name) for name in estimator._answering]
     return [f"{kind.__module__}.{kind.__qualname__}", estimator.metric, checksum(*arrays)]

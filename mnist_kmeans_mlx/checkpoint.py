@@ -283,7 +283,7 @@ class Checkpoint:
 
 
 def _shared(found: Snapshot | None, group: Group) -> Snapshot | None:
-    """What the first rank has found, on all."""
+    """Send the snapshot of the first rank to all."""
     if group.size == 1:
         return found
     packed = b"" if found is None else found.pack()

@@ -44,7 +44,7 @@ class Answer:
 
     @classmethod
     def read(cls, folder: Path, told: dict[str, Any]) -> Answer:
-        """Take what a worker told and left in a folder."""
+        """Read the answer of a worker, and the arrays that it saved in a folder."""
         test = folder / "test.npy"
         return cls(
             np.load(folder / "labels.npy"),
@@ -92,7 +92,7 @@ class Judge:
         }
 
     def objections(self, found: dict[str, Any]) -> tuple[str, ...]:
-        """Say what in an answer is not as in the reference; in one of ours it must be."""
+        """List the differences from the reference; an answer of ours must have none."""
         said = []
         if not abs(found["inertia_gap"]) <= SSE_LIMIT:
             said.append(f"its SSE is {100 * found['inertia_gap']:+.3g} % off scikit-learn's")

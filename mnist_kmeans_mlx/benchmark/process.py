@@ -130,7 +130,7 @@ class Worker:
             observe(answer["event"], time.perf_counter() - self._started)
 
     def _last_words(self) -> str:
-        """How the process ended, and the last that it complained of."""
+        """How the process ended, and the last line of its stderr."""
         code = self.process.wait()
         if code < 0:
             name = signal.Signals(-code).name

@@ -1,4 +1,4 @@
-"""What a comparison found, frozen, and as JSON."""
+"""The result of a comparison, frozen, and as JSON."""
 
 from __future__ import annotations
 

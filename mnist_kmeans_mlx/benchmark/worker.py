@@ -112,7 +112,7 @@ def _parameters(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def measure(job: dict[str, Any], say: Say) -> dict[str, Any]:
-    """Load, fit as often as told, and leave the answer of the last fit in a folder."""
+    """Load, fit the given number of times, and save the answer of the last fit in a folder."""
     import numpy as np
 
     from mnist_kmeans_mlx.datasets import DatasetWarning

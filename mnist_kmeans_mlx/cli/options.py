@@ -114,7 +114,7 @@ def data_options(what: str) -> Callable[[Command], Command]:
 
 
 def _size(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
-    """Check a number of bytes, with a unit perhaps."""
+    """Check a number of bytes, with an optional unit."""
     if value == "auto":
         return value
     from mnist_kmeans_mlx.memory import limit
@@ -189,7 +189,7 @@ def ks_option(default: str, help: str) -> Callable[[Command], Command]:
 
 
 def n_init_option(auto: str) -> Callable[[Command], Command]:
-    """Option for the number of restarts; `auto` says how many there are if nobody asks."""
+    """Option for the number of restarts; `auto` says how many the default means."""
     return click.option(
         "--n-init",
         metavar="INTEGER|auto",
@@ -201,7 +201,7 @@ def n_init_option(auto: str) -> Callable[[Command], Command]:
 
 
 def whole_numbers(least: int, most: int) -> Callable[..., tuple[int, ...]]:
-    """Converter of whole numbers with commas between; ``...`` stands for those it leaves out.
+    """Converter of whole numbers separated by commas; ``...`` fills in a range.
 
     ``...`` continues with the step of the two numbers before it. The number after it is the last,
     even if no step ends there.
@@ -261,7 +261,7 @@ _ABOUT_OUTPUT = {"cells", "checkpoint", "csv", "figure", "fresh", "gallery", "js
 
 
 def command_line(ctx: click.Context, seed: int | None = None) -> str:
-    """Write the command that repeats this one: what was set, and the seed even if drawn."""
+    """Write the command that repeats this one: the given options, and the seed even if drawn."""
     import shlex
 
     from click.core import ParameterSource

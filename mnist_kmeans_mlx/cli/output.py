@@ -99,7 +99,7 @@ def notes(*, quiet: bool = False) -> Iterator[None]:
 
 @contextmanager
 def progress(words: dict[str, str], *, quiet: bool = False) -> Iterator[Callable[[str], None]]:
-    """Show a spinner and the seconds of the stage at work, on a terminal only.
+    """Show a spinner and the elapsed seconds of the current stage, on a terminal only.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def progress(words: dict[str, str], *, quiet: bool = False) -> Iterator[Callable
 
 
 def why(error: OSError) -> str:
-    """Say what the system refused, without its number."""
+    """Describe an OSError without its number."""
     reason = error.strerror or str(error)
     return reason if error.filename is None else f"{reason}: {error.filename}"
 

@@ -90,7 +90,7 @@ def sweep(
     quiet: bool,
     **parameters: Any,
 ) -> None:
-    """Fit many numbers of clusters, and show what each is worth.
+    """Fit several numbers of clusters, and compare the results.
 
     Accuracy, SSE, silhouette, NMI and time against K, and where more clusters stop paying. Every
     finished fit is kept: after Ctrl-C the same command continues.

@@ -59,7 +59,7 @@ _SAFETENSORS_DTYPES: dict[str, Any] = {
 
 
 class _Bytes(Protocol):
-    """A file, or a stream that is decompressed while it is read."""
+    """A file, or a decompressing stream."""
 
     def read(self, size: int, /) -> bytes: ...
 

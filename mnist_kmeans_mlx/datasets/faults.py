@@ -141,7 +141,7 @@ def brief(error: object) -> str:
 
 
 def claimed_bytes(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
-    """Return the bytes that an array takes, once its dtype and shape are fit to be read."""
+    """Check that dtype and shape can be read, and return the bytes of the array."""
     if dtype.kind not in "biuf":
         raise Fault(f"holds {_NOT_NUMBERS.get(dtype.kind, 'no numbers')}, not real numbers")
     if len(shape) > 32 or any(n < 0 for n in shape):
@@ -152,14 +152,14 @@ def claimed_bytes(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
 
 
 def check_memory(claim: int) -> None:
-    """Refuse to take more bytes than the machine has, before they are taken."""
+    """Refuse an allocation larger than the memory of the machine."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if claim > memory:
         raise Fault(f"needs {claim} bytes of memory, where this machine has {memory}")
 
 
 def file_size(file: io.BufferedReader) -> int:
-    """Return the bytes on disk, whatever the position."""
+    """Return the size of a file in bytes."""
     return os.fstat(file.fileno()).st_size
 
 

@@ -132,7 +132,7 @@ def taken(kind: Format, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _native(array: NDArray[Any]) -> NDArray[Any]:
-    """Return what every library can compute with: aligned, native, booleans 0 or 1."""
+    """Return an aligned array in native byte order, with booleans of 0 or 1."""
     if array.dtype.kind == "b":
         return np.not_equal(array.view(np.uint8), 0)
     if not array.dtype.isnative or not array.flags.aligned:

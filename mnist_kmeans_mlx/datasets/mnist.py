@@ -51,7 +51,7 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images of 28 x 28 pixels with a class each, mostly a digit, in a part to fit and one to test.
+    """Images of 28 x 28 pixels, each with a class (a digit in MNIST), for training and testing.
 
     Attributes
     ----------
@@ -156,7 +156,7 @@ def _read_npz(path: Path) -> Arrays:
 
 
 def is_idx_set(path: PathLike) -> bool:
-    """Whether a path is a folder, or what the names of IDX files in one begin with."""
+    """Whether a path is a folder, or a folder and the prefix of IDX files in it."""
     path = Path(path)
     with suppress(OSError, ValueError):
         return path.is_dir() or (not path.exists() and path.name in _sets(path.parent))
@@ -164,7 +164,7 @@ def is_idx_set(path: PathLike) -> bool:
 
 
 def _sets(folder: Path) -> dict[str, dict[str, Path]]:
-    """Return the IDX files of a folder, by what their names begin with: "" for MNIST's own."""
+    """Return the IDX files of a folder by prefix; MNIST's own have the prefix ""."""
     sets: dict[str, dict[str, Path]] = {}
     for path in sorted(folder.iterdir(), key=lambda path: (path.suffix == ".gz", path.name)):
         if found := _IDX.fullmatch(path.name):

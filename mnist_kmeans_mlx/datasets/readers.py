@@ -57,11 +57,11 @@ class Reader(Protocol):
 
     @property
     def files(self) -> list[tuple[str, int]]:
-        """What a message calls each file, and its first row, in order."""
+        """Name of each file for messages, and its first row, in order."""
 
     @property
     def identity(self) -> list[Any] | None:
-        """What tells these rows from others, as JSON can hold it; None if only reading them can."""
+        """Identity of the rows, in JSON types; None if only reading them can tell."""
 
     @property
     def take(self) -> Callable[[Index, Array], None] | None:
@@ -72,7 +72,7 @@ class Reader(Protocol):
 
 
 class FileReader:
-    """Rows that lie one behind the other in a file.
+    """Rows stored consecutively in a file.
 
     The file is opened anew for each read, which costs microseconds: thousands of shards need no
     descriptors, and whether the file has changed is looked up each time.
@@ -190,7 +190,7 @@ def npy_reader(path: PathLike) -> Reader:
 
 
 class ShardsReader:
-    """The rows of several readers, one after the other, of a dtype that holds them all."""
+    """The concatenated rows of several readers, in a common dtype."""
 
     def __init__(self, readers: list[Any]) -> None:
         first = readers[0]
@@ -244,7 +244,7 @@ class ShardsReader:
 
 @contextmanager
 def _as(dtype: np.dtype[Any], out: Array) -> Iterator[Array]:
-    """Give memory of another dtype to fill, and copy that to `out`."""
+    """Yield a buffer of another dtype, and copy it to `out` afterwards."""
     rows = out if dtype == out.dtype else np.empty(out.shape, dtype)
     yield rows
     if rows is not out:
@@ -262,7 +262,7 @@ def stamp(status: os.stat_result) -> tuple[int, ...]:
 
 
 def file_identity(path: PathLike, status: os.stat_result) -> list[Any]:
-    """What tells the contents of a file from others without reading them.
+    """Identity of the contents of a file, without reading them.
 
     The time of the last change of the inode cannot be set back, as that of the contents can. The
     device is left out: its number may be another one after the machine was started again.

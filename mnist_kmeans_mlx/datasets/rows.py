@@ -22,7 +22,7 @@ _HELD = 3
 
 
 class Rows:
-    """A matrix whose rows are read when they are asked for.
+    """A matrix whose rows are read on demand.
 
     Slices with step one and `take` work as on an array. Sequential access is fast: while one block
     is in use, a thread reads the next. Several threads may read at once.
@@ -86,7 +86,7 @@ class Rows:
 
     @property
     def identity(self) -> list[Any] | None:
-        """What tells these rows from others, as JSON can hold it; None if only reading them can.
+        """Identity of the rows, in JSON types; None if only reading them can tell.
 
         Files are known by name, size, times of their last changes, and inode.
         """
@@ -154,7 +154,7 @@ class Rows:
         return np.take(self._gather(index), places, axis=0)
 
     def part(self, start: int, stop: int, *, block_bytes: int | None = None) -> Rows:
-        """Return consecutive rows as a source of their own, with blocks of its own.
+        """Return consecutive rows as a separate source, with its own blocks.
 
         Parameters
         ----------
@@ -190,7 +190,7 @@ class Rows:
         return out
 
     def _block(self, number: int) -> Array:
-        """Return a block, and have the next one read if blocks are asked for in order."""
+        """Return a block, and prefetch the next one if access is sequential."""
         with self._lock:
             wanted = [number]
             in_order = number == 0 or number - 1 in self._held

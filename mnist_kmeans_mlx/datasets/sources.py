@@ -126,7 +126,7 @@ def open_rows(
 
 
 def from_memmap(array: Any, *, block_bytes: int = BLOCK_BYTES) -> Rows | None:
-    """Return the rows of a mapped file as a source, which holds no more of it than blocks.
+    """Return the rows of a mapped file as a source, which holds only blocks of it.
 
     Parameters
     ----------

@@ -147,7 +147,7 @@ def opened_parquet(
 
 
 def arrow() -> tuple[Any, Any]:
-    """Import pyarrow and its parquet module; a second that only Parquet files are worth."""
+    """Import pyarrow and its parquet module, which takes a second."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq

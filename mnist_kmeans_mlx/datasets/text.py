@@ -36,7 +36,7 @@ _PACKED_BYTES = 1 << 22
 
 @dataclass
 class _Text:
-    """A text, and what its first rows tell about it."""
+    """A text file, and what its first rows show: delimiter, names, width."""
 
     file: io.BufferedReader
     delimiter: str
@@ -110,7 +110,7 @@ read_csv, read_tsv = partial(read_text, delimiter=","), partial(read_text, delim
 
 
 def _delimiter(file: io.BufferedReader, delimiter: str) -> str:
-    """Return that of the delimiters with which most cells of the first rows are numbers."""
+    """Return the delimiter with which most cells of the first rows are numbers."""
 
     def share(other: str) -> float:
         text = _Text(file, other)
@@ -130,7 +130,7 @@ def _delimiter(file: io.BufferedReader, delimiter: str) -> str:
 
 
 def _look(text: _Text, header: bool | None, columns: Columns | None) -> list[str]:
-    """Find names, width and the columns to read; return what is to be said about the header."""
+    """Find names, width and the columns to read; return notes about the header."""
     rows = _first(text)
     if not rows:
         raise Fault("has no row of numbers")
@@ -213,7 +213,7 @@ def _table(table: NDArray[np.float64], text: _Text, notes: list[str]) -> Table:
 
 
 def _packed(table: NDArray[np.float64], places: list[int]) -> NDArray[np.float64]:
-    """Return some columns in the same memory, which is not held twice."""
+    """Move some columns to the front of the same memory, without a copy."""
     n, d = len(table), len(places)
     if d == table.shape[1]:
         return table
@@ -226,7 +226,7 @@ def _packed(table: NDArray[np.float64], places: list[int]) -> NDArray[np.float64
 
 
 class _Unpacked(io.RawIOBase):
-    """What a gzipped file holds, refused once it is more than the machine has memory."""
+    """Stream of a gzipped file, which fails once it exceeds the memory of the machine."""
 
     def __init__(self, file: io.BufferedReader) -> None:
         self._file = gzip.GzipFile(fileobj=file)
@@ -281,7 +281,7 @@ def _first(text: _Text) -> list[tuple[int, list[str]]]:
 
 
 def _fault(text: _Text, header: bool | None) -> str | None:
-    """Find what NumPy stumbled over; NumPy counts rows, people look for lines."""
+    """Find the cell that NumPy could not read, and name its line; NumPy counts rows."""
     width = first = 0
     for line, row in text.rows():
         width, first = width or len(row), first or line

@@ -28,7 +28,7 @@ _LINE: dict[str, Any] = {"kind": str, "of": Entries(object), "cell": _CELL}
 
 
 def cells_path() -> Path:
-    """Return where finished cells are kept, unless a command says otherwise."""
+    """Return the default file of finished cells."""
     return log_path().with_name("sweep.jsonl")
 
 
@@ -55,7 +55,7 @@ class Cells:
         self.path = path
 
     def add(self, cell: Cell, of: Mapping[str, Any]) -> None:
-        """Append a cell, and what it is a cell of, in a single write."""
+        """Append a cell, with its data and settings, in a single write."""
         append_log({"kind": _KIND, "of": of, "cell": cell}, self.path)
 
     def finished(self, of: Mapping[str, Any]) -> tuple[dict[tuple[int, int], Cell], int]:

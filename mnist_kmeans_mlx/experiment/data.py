@@ -1,4 +1,4 @@
-"""A source as a person names it -> rows of features, with their labels where there are any."""
+"""The name of a source -> rows of features, with labels if there are any."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Data:
         return is_source(self.train)
 
     def held(self, remedy: str) -> Data:
-        """Return these data if their rows are in memory; else `remedy` says what to do."""
+        """Return the data if its rows are in memory; otherwise raise, with a remedy."""
         if self.streams:
             raise ExperimentError(
                 f"{self.name} is larger than half of the free memory, and all of it would have to "

@@ -26,7 +26,7 @@ _ENTRY: dict[str, Any] = {
 
 
 def log_path() -> Path:
-    """Return where the log is kept, unless a command says otherwise."""
+    """Return the default file of the log."""
     from platformdirs import user_state_path
 
     return user_state_path("mnist-kmeans-mlx", appauthor=False) / "experiments.jsonl"

@@ -95,7 +95,7 @@ class Map:
 
 @dataclass(frozen=True, eq=False)
 class Portrait:
-    """A model beside the data it was fitted on.
+    """A model together with the data it was fitted on.
 
     Attributes
     ----------
@@ -132,7 +132,7 @@ class Portrait:
 def portray(
     model: Model, data: Data | None = None, *, members: int = 10, device: str = "auto"
 ) -> Portrait:
-    """Look at a model beside the data it was fitted on.
+    """Describe a model together with the data it was fitted on.
 
     Parameters
     ----------
@@ -200,14 +200,14 @@ def portray(
 
 @dataclass(frozen=True)
 class _Labeled:
-    """As much of an estimator as `infer_cluster_labels` asks for."""
+    """The attributes of an estimator that `infer_cluster_labels` needs."""
 
     n_clusters: int
     labels_: Array
 
 
 def _known(model: Model) -> dict[str, Any]:
-    """What a portrait tells whether or not there is data."""
+    """Facts of a portrait that need no data."""
     estimator, unit = model.estimator, unit_of(model)
     metric = str(getattr(estimator, "metric", "euclidean"))
     inertia, n_iter = (getattr(estimator, name, None) for name in ("inertia_", "n_iter_"))
@@ -253,7 +253,7 @@ def _measured(rows: Array, metric: str) -> Array:
 
 @dataclass(frozen=True)
 class _Beholder:
-    """Looks at clusters, one at a time."""
+    """Makes faces of clusters, one at a time."""
 
     metric: str
     unit: float

@@ -269,7 +269,7 @@ def _check(estimator: Any, cluster_labels: Any) -> None:
 
 
 def _encode(value: Any, name: str, tensors: dict[str, Array]) -> Any:
-    """Turn into what JSON can hold; arrays move to `tensors`, named for where they belong."""
+    """Convert to JSON types; arrays move to `tensors`, named for their place."""
     if value is None or isinstance(value, bool | str):
         return value
     if type(value) is int:

@@ -1,4 +1,4 @@
-"""What tells arrays from others: the one checksum of data."""
+"""The checksum of data: arrays, sparse matrices and rows in files."""
 
 from __future__ import annotations
 

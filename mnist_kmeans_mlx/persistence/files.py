@@ -22,7 +22,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 @contextlib.contextmanager
 def write_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Write a file that takes the place of `path` when all went well, and else vanishes.
+    """Write a temporary file that replaces `path` on success, and is removed on failure.
 
     Parameters
     ----------

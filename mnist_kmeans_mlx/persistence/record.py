@@ -133,7 +133,7 @@ def _parse(tensors: Mapping[str, Array], texts: Mapping[str, str]) -> Snapshot:
 
 
 def _without_arrays(name: str, part: Run | State | None, tensors: dict[str, Array]) -> Any:
-    """What JSON holds of a part; its arrays move to `tensors`, named for where they belong."""
+    """Fields of a part in JSON types; arrays move to `tensors`, named for their place."""
     if part is None:
         return None
     fields = [field.name for field in dataclasses.fields(part) if field.name not in FOUND_AGAIN]

@@ -142,7 +142,7 @@ class Sink:
 
     @cached_property
     def _identity(self) -> Any:
-        """What the rows depend on, as it comes back from JSON."""
+        """The identity, as it comes back from JSON."""
         found = self._identify() if callable(self._identify) else self._identify
         return json.loads(json.dumps(dict(found)))
 
@@ -228,7 +228,7 @@ class Sink:
             return False
 
     def _found(self) -> int:
-        """Return the rows of an earlier attempt at the same that are certain."""
+        """Return how many rows of an earlier attempt with the same identity are on disk."""
         try:
             with open(self._journal, "rb") as file:
                 note = json.loads(file.read())

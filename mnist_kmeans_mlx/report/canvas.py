@@ -70,7 +70,7 @@ def check_figure() -> None:
 
 
 def settings() -> Any:
-    """Context with matplotlib's defaults but for ours: no matplotlibrc is asked."""
+    """Context with matplotlib's defaults and our settings; no matplotlibrc is read."""
     import matplotlib
 
     values: Any = {**matplotlib.rcParamsDefault, **_SETTINGS}

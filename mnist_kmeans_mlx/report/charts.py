@@ -160,7 +160,7 @@ def _table(curve: Sequence[Values]) -> Markup:
 
 
 def convergence(material: Material) -> Markup | None:
-    """SSE over the iterations of each restart, where a fit noted it."""
+    """SSE over the iterations of each restart, for fits that recorded it."""
     charts = [chart for chart in map(convergence_of, material.fits) if chart is not None]
     return tag("div", map(draw, charts), class_="pair") if charts else None
 

@@ -97,7 +97,7 @@ def _shown(portrait: Portrait) -> list[Face]:
 
 
 def name(face: Face) -> str:
-    """What a cluster is called where there is no picture of it."""
+    """Name of a cluster, for text without its picture."""
     return f"cluster {face.index}" + ("" if face.digit is None else f", a {face.digit}")
 
 

@@ -1,4 +1,4 @@
-"""What a report is made of: a model beside its data, and what commands wrote as JSON."""
+"""The contents of a report: a model with its data, and results of commands as JSON."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def _data_of(model: Model, data: str, **named: Any) -> tuple[Data | None, str]:
 
 
 def _bundled(model: Model, checksum: Any) -> Data | None:
-    """The bundled MNIST if a model was fitted on it, in the units that it was fitted in."""
+    """The bundled MNIST if a model was fitted on it, in the unit of the fit."""
     from mnist_kmeans_mlx.experiment import load
     from mnist_kmeans_mlx.experiment.data import WHITE
 
@@ -255,5 +255,5 @@ def _bundled(model: Model, checksum: Any) -> Data | None:
 
 
 def _alike(found: Any, labels: Any) -> bool:
-    """Whether rows get the labels of a fit again, but for a few that scikit-learn rounds."""
+    """Whether labels agree with those of a fit, except a few that differ by rounding."""
     return float((found == labels).mean()) > 0.99

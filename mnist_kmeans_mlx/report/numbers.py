@@ -170,7 +170,7 @@ def _comparison(values: Values, environment: Values) -> Markup:
 
 
 def _notes(values: Values) -> list[str]:
-    """What one must know to read the timings."""
+    """Notes for readers of the timings."""
     cases = [
         f"K = {c['n_clusters']}: {note}" for c in values["cases"] for note in c.get("notes", ())
     ]

@@ -1,4 +1,4 @@
-"""What all views are made of: numbers in words, and two plain tables."""
+"""Shared by all views: formatted numbers, and two plain tables."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def facts(values: Mapping[str, str]) -> Table:
 
 
 def safe(text: str) -> str:
-    """Replace what a terminal would obey rather than show."""
+    """Replace control characters, which a terminal would obey."""
     return "".join(char if char.isprintable() else "�" for char in text)
 
 
