@@ -55,8 +55,8 @@ __all__ = [
     "transform_to",
 ]
 
-# Names load their room on first use: mlx and scikit-learn take a second that --help should not.
-_ROOMS = {
+# Modules are imported on first use: mlx and scikit-learn take a second that --help should not.
+_MODULES = {
     "BisectingKMeans": "bisecting",
     "Checkpoint": "checkpoint",
     "CheckpointError": "checkpoint",
@@ -84,9 +84,9 @@ _ROOMS = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ROOMS:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     globals()[name] = value
     return value
 

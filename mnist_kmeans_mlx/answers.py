@@ -1,4 +1,4 @@
-"""What a fitted estimator answers, written to a file as it is computed."""
+"""Labels and distances of a fitted estimator, written to a file as they are computed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mnist_kmeans_mlx.datasets.faults import PathLike
 from mnist_kmeans_mlx.datasets.sources import from_memmap
 from mnist_kmeans_mlx.memory import is_source
 from mnist_kmeans_mlx.persistence import owned
-from mnist_kmeans_mlx.persistence.record import checksum
+from mnist_kmeans_mlx.persistence.checksum import checksum
 from mnist_kmeans_mlx.persistence.sinks import open_sink
 
 __all__ = ["predict_to", "transform_to", "write_answers"]
@@ -24,7 +24,7 @@ __all__ = ["predict_to", "transform_to", "write_answers"]
 # Bytes of float32 rows, or of answers, at a time.
 BLOCK = 32 << 20
 
-# What answers depend on, as a person is told that it is another.
+# What results depend on, as messages call what has changed.
 _OTHER = {
     "rows": "other rows",
     "model": "another model",
@@ -47,13 +47,13 @@ def predict_to(estimator: BaseKMeans, X: Any, path: PathLike, *, resume: bool = 
     X : array-like of shape (n_samples, n_features), source of rows or paths
         Rows as `KMeans.fit` takes them, read in parts.
     path : path-like
-        An ``.npy`` file for int32 of shape (n_samples,), or a ``.parquet`` file with a column
-        ``label``. It appears when it is whole.
+        An ``.npy`` file for int32 of shape (n_samples,), or a ``.csv`` or ``.parquet`` file with a
+        column ``label``. It appears when it is whole.
     resume : bool, default=True
-        Continue where an earlier call was interrupted, if model, rows and version of this package
-        are the same. Rows in memory are recognised by a checksum of all of them, which takes a pass
-        after some seconds and when there is something to continue; rows in files by the name, size,
-        inode and change times of each file. Batches cannot be recognised and always start again.
+        Resume an interrupted call, if model, rows and version of this package are the same. Rows in
+        memory are identified by a checksum, which takes a pass over them after some seconds and
+        when a partial file exists; rows in files by name, size, inode and times of change of each
+        file. `Batches` have no identity: they always start again.
 
     Raises
     ------
@@ -71,8 +71,8 @@ def predict_to(estimator: BaseKMeans, X: Any, path: PathLike, *, resume: bool = 
     Warns
     -----
     UserWarning
-        What an interrupted call left of the file belongs to other rows or another model, so the
-        file is written from the start.
+        The partial file of an interrupted call belongs to other rows or another model: it is
+        discarded.
 
     Examples
     --------
@@ -123,7 +123,7 @@ def write_answers(
     resume: bool = True,
     also: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write what `answer` says of each block of rows.
+    """Write the answer to each block of rows.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def write_answers(
         What else answers depend on, as JSON can hold it.
     """
     check_is_fitted(estimator)
-    # A file that is mapped is known by its stamp, if it is also read as one.
+    # A mapped file is identified by its stamp, if it is read as a file.
     rows = estimator._validate_rows(from_memmap(X) or X, reset=False)
     n, d = rows.shape
 
@@ -158,7 +158,7 @@ def write_answers(
         if sink.other:
             others = " and ".join(_OTHER.get(key, key) for key in sink.other)
             warnings.warn(
-                f"{sink.path!r} is begun anew: what an interrupted call left of it belongs to "
+                f"{sink.path!r} starts again: the partial file of an interrupted call belongs to "
                 f"{others}.",
                 stacklevel=3,
             )
@@ -170,14 +170,13 @@ def write_answers(
 def _check_ours(estimator: Any) -> None:
     if not isinstance(estimator, BaseKMeans):
         raise TypeError(
-            "answers are written of a KMeans, MiniBatchKMeans or BisectingKMeans of "
-            f"mnist_kmeans_mlx, not of {owned(estimator)}: KMeans.from_sklearn takes "
-            "scikit-learn's KMeans."
+            "predict_to and transform_to need an estimator of mnist_kmeans_mlx, not "
+            f"{owned(estimator)}: KMeans.from_sklearn converts scikit-learn's KMeans."
         )
 
 
 def _model(estimator: BaseKMeans) -> list[str]:
-    """What tells a fitted estimator from those that answer otherwise."""
+    """Identity of a fitted estimator: everything that its answers depend on."""
     kind = type(estimator)
     arrays = [getattr(estimator, name) for name in estimator._answering]
     return [f"{kind.__module__}.{kind.__qualname__}", estimator.metric, checksum(*arrays)]

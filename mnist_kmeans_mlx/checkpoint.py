@@ -1,7 +1,7 @@
-"""Checkpoints: a fit that is stopped at any moment goes on to the same result.
+"""Checkpoints: a fit that is stopped at any moment can be resumed, with the same result.
 
-A checkpoint is a safetensors file like a model, written whole or not at all. It holds how far the
-fit has come (`Standing`), the position of the random state, the parameters and a checksum of the
+A checkpoint is a safetensors file like a model, written whole or not at all. It holds the progress
+of the fit (`Standing`), the position of the random state, the parameters and a checksum of the
 data; never a pickle.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import time
 from dataclasses import replace
 from numbers import Integral
@@ -20,6 +19,7 @@ import numpy as np
 
 from mnist_kmeans_mlx import distributed
 from mnist_kmeans_mlx.base import center_dtype
+from mnist_kmeans_mlx.datasets.faults import Fault
 from mnist_kmeans_mlx.distributed import Group
 from mnist_kmeans_mlx.engine.fingerprint import fingerprint
 from mnist_kmeans_mlx.engine.lloyd import Run
@@ -28,9 +28,9 @@ from mnist_kmeans_mlx.engine.points import Points
 from mnist_kmeans_mlx.engine.restarts import Standing
 from mnist_kmeans_mlx.estimator import KMeans
 from mnist_kmeans_mlx.persistence import owned
-from mnist_kmeans_mlx.persistence.files import check_writable, remove_leftovers, write_atomically
-from mnist_kmeans_mlx.persistence.record import Record, checksum, read_record, unpack_record
-from mnist_kmeans_mlx.persistence.safetensors import Damage
+from mnist_kmeans_mlx.persistence.checksum import checksum
+from mnist_kmeans_mlx.persistence.files import check_writable, write_atomically
+from mnist_kmeans_mlx.persistence.record import Snapshot, read_snapshot, unpack_snapshot
 from mnist_kmeans_mlx.progress import History
 
 __all__ = ["Checkpoint", "CheckpointError"]
@@ -40,20 +40,20 @@ _OTHER = {"data": "other rows or weights", "centers": "other centers to start fr
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is damaged, in the way, or of another fit."""
+    """A checkpoint that is damaged, belongs to another fit, or would be overwritten."""
 
 
 class Checkpoint:
-    """Saves the progress of a fit to a file, from which another process can resume it.
+    """Saves the progress of a fit in a file from which another process can resume.
 
     Parameters
     ----------
     path : path-like or None
-        The file. It stays when the fit is done; resuming it then takes no work. None writes no
-        file: an interrupted `fit` then only leaves its best result in the estimator.
+        The file. It stays when the fit is done; resuming then costs no work. None writes no file:
+        an interrupted `fit` then only leaves the estimator fitted with what was reached.
     resume : bool, default=False
-        Resume from the file if there is one, and start a new fit if not. If False, an existing file
-        is refused, never replaced.
+        Resume from the file if it exists. If False, an existing file is an error: it is never
+        replaced.
     iterations, seconds : int, default=10, and float, default=5
         Write after so many iterations or seconds, whichever comes first, but not so often that
         writing takes more than a tenth of the time.
@@ -65,7 +65,7 @@ class Checkpoint:
     seed : int or None
         The integer that was `random_state` of the fit in the file.
     resumed : bool
-        Whether there is a file to resume from.
+        Whether a fit is resumed from the file.
     earlier : float
         Seconds that the fit in the file had taken.
     failure : OSError or None
@@ -108,34 +108,33 @@ class Checkpoint:
         iterations: int = 10,
         seconds: float = 5.0,
     ) -> None:
-        # Of several ranks the first has the file, and all find out what it is of.
+        # Only the first of several ranks has the file; `begin` sends its contents to the others.
         self._is_kept = path is not None
         first = distributed.current().rank == 0
         self.path = None if path is None or not first else Path(path)
         self.iterations = iterations
         self.seconds = seconds
         self.failure: OSError | None = None
-        self._found: Record | None = None
+        self._found: Snapshot | None = None
         self._identity: dict[str, Any] = {}
-        self._now: Record | None = None
+        self._now: Snapshot | None = None
         self._notes = 0
         self._written, self._cost = time.monotonic(), 0.0
         if self.path is not None:
             if self.path.exists():
                 if not resume:
                     raise CheckpointError(
-                        f"{self.path} exists: resume it, or remove it to begin anew."
+                        f"{self.path} exists: resume it, or remove it to start again."
                     )
                 try:
-                    self._found = read_record(self.path)
-                except Damage as damage:
-                    raise CheckpointError(f"{self.path} {damage}.") from None
+                    self._found = read_snapshot(self.path)
+                except Fault as fault:
+                    raise CheckpointError(f"{self.path} {fault}.") from None
             check_writable(self.path)
-            remove_leftovers(self.path)
 
     @property
     def resumed(self) -> bool:
-        """Whether there is a file to go on from."""
+        """Whether a fit is resumed from the file."""
         return self._found is not None
 
     @property
@@ -156,7 +155,7 @@ class Checkpoint:
         *,
         history: History | None = None,
     ) -> KMeans:
-        """Fit an estimator, from where the file left off.
+        """Fit an estimator, resuming from the file.
 
         Parameters
         ----------
@@ -245,16 +244,16 @@ class Checkpoint:
         if since >= 9 * self._cost and (self._notes >= self.iterations or since >= self.seconds):
             self._write()
 
-    def _check(self, found: Record) -> None:
+    def _check(self, found: Snapshot) -> None:
         for key, value in self._identity.items():
             then = found.identity.get(key)
             if then != value:
                 what = _OTHER.get(key, f"{key} = {then}, not {value}")
                 raise CheckpointError(f"{self.path} was written by a fit with {what}.")
 
-    def _record(self, standing: Standing, position: Any) -> Record:
+    def _record(self, standing: Standing, position: Any) -> Snapshot:
         seconds = self.earlier + time.monotonic() - self._began
-        return Record(self._identity, seconds, position, standing)
+        return Snapshot(self._identity, seconds, position, standing)
 
     def _write(self) -> None:
         if self.path is None or self._now is None:
@@ -263,7 +262,7 @@ class Checkpoint:
         self._notes = 0
         try:
             with write_atomically(self.path) as file:
-                file.writelines(self._now.pack())
+                file.write(self._now.pack())
         except OSError as error:
             self.failure = error
             raise
@@ -272,8 +271,8 @@ class Checkpoint:
         self._cost = self._written - began
 
     def _leave(self, estimator: KMeans) -> None:
-        """Fit the estimator with what was reached."""
-        # Where there are several ranks, it takes all of them to find out.
+        """Fit the estimator with the result so far."""
+        # With several ranks, labels would need all of them, and the others may be gone.
         if self._now is None or self._points.group.size > 1:
             return
         run, state = self._now.standing.best, self._now.standing.state
@@ -292,20 +291,17 @@ class Checkpoint:
             estimator._set_fitted(self._points, run, self._dtype)
 
 
-def _shared(found: Record | None, group: Group) -> Record | None:
-    """What the first rank has found, on all."""
+def _shared(found: Snapshot | None, group: Group) -> Snapshot | None:
+    """Send the snapshot of the first rank to all."""
     if group.size == 1:
         return found
-    packed = b"" if found is None else b"".join(found.pack())
+    packed = b"" if found is None else found.pack()
     sent = group.broadcast(np.frombuffer(packed, np.uint8)).tobytes()
-    with tempfile.TemporaryFile() as file:
-        file.write(sent)
-        file.seek(0)
-        return unpack_record(file) if sent else None
+    return unpack_snapshot(sent) if sent else None
 
 
 def _identity(estimator: KMeans, X: Any, points: Points) -> dict[str, Any]:
-    """What two fits share that find the same, as JSON holds it."""
+    """What determines the result of a fit, in JSON types."""
     init, seed = estimator._checked_init(X), estimator.random_state
     given = None if isinstance(init, str) or callable(init) else init
     name = getattr(init, "__qualname__", type(init).__qualname__)

@@ -37,7 +37,8 @@ _TICK = 0.5  # seconds
 # Parts of a group's timeout: to join; between two words of a rank that computes; to wait for a
 # word, or for this process to end. A rank learns of a failure, and then ends, within the whole.
 _JOINING, _BEAT, _PATIENCE = 0.6, 0.1, 0.8
-# `mx.distributed.init` that does not fail when it is interrupted has this much longer.
+# If the alarm does not interrupt `mx.distributed.init`, kill the process after this multiple of the
+# joining time.
 _HARD = 1.25
 # Says a sentence, in place of a process that cannot, once there is a line to read.
 _SPEAKER = 'read -r _ && printf "Error: %s\n" "$0" >&2'

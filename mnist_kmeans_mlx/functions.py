@@ -100,11 +100,11 @@ def kmeans_plusplus(
     sample_weight : array-like of shape (n_samples,), optional
         Weight of each row; all one if None.
     x_squared_norms : array-like of shape (n_samples,), optional
-        Taken for the sake of :func:`sklearn.cluster.kmeans_plusplus` and not used.
+        Ignored; accepted for compatibility with :func:`sklearn.cluster.kmeans_plusplus`.
     random_state : int, RandomState instance or None, default=None
         Source of the draws. The same integer chooses the same rows as scikit-learn does.
     n_local_trials : int, optional
-        Candidates of which each step keeps the best; ``2 + int(log(n_clusters))`` if None.
+        Candidates per step, of which the best is kept; ``2 + int(log(n_clusters))`` if None.
     device : {"auto", "gpu", "cpu"}, default="auto"
         Where to compute.
 

@@ -1,4 +1,4 @@
-"""From clusters to classes: name each cluster by the class most of its members have."""
+"""From clusters to classes: name each cluster by its most frequent class."""
 
 from __future__ import annotations
 

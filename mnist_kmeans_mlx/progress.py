@@ -1,4 +1,4 @@
-"""How a fit goes: what ``verbose=1`` prints, in scikit-learn's words, and the curve of inertia."""
+"""Progress of a fit: the output of ``verbose=1``, as scikit-learn's, and inertia by iteration."""
 
 from __future__ import annotations
 

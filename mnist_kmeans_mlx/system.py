@@ -10,7 +10,14 @@ from pathlib import Path, PurePosixPath
 
 import psutil
 
-__all__ = ["cores", "free_bytes", "machine_name", "memory_bytes", "multiply_as_float32"]
+__all__ = [
+    "cores",
+    "free_bytes",
+    "machine_name",
+    "memory_bytes",
+    "multiply_as_float32",
+    "same_package",
+]
 
 # What a control group calls its limit, what it uses, and which part of that are files that the
 # kernel drops when memory is wanted: in version 2 of the hierarchy, and in version 1.
@@ -32,6 +39,12 @@ def cores() -> int:
     limit = os.environ.get("OMP_NUM_THREADS", "")
     cores: int = joblib.cpu_count()
     return min(cores, int(limit)) if limit.isdecimal() and int(limit) > 0 else cores
+
+
+def same_package() -> dict[str, str]:
+    """Environment in which another Python finds the package that runs here."""
+    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def memory_bytes() -> int:

@@ -1,28 +1,33 @@
-"""What the benchmarks share: data, processes with a clock, one judge of results, tables."""
+"""Shared by the benchmarks: data, timed worker processes, float64 scores, tables."""
 
-import hashlib
 import json
 import math
 import os
-import select
 import statistics
-import subprocess
 import sys
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-WORKER = Path(__file__).with_name("_bench_arms.py")
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-# Some environments set these to tame OpenBLAS; left alone it finds the processor's own kernel.
-UNWANTED = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-# Float32 is multiplied as float32 unless an arm asks for less; set before anything loads MLX.
+from mnist_kmeans_mlx.benchmark import process
+from mnist_kmeans_mlx.benchmark.arms import rotated
+from mnist_kmeans_mlx.benchmark.judge import blocks, named
+from mnist_kmeans_mlx.benchmark.machine import survey
+from mnist_kmeans_mlx.benchmark.notes import SLOWING
+from mnist_kmeans_mlx.benchmark.process import TimeLimit, WorkerFailed
+from mnist_kmeans_mlx.persistence.checksum import checksum
+from mnist_kmeans_mlx.system import same_package
+
+__all__ = ["TimeLimit", "blocks", "rotated"]  # for the benchmarks
+
+ArmFailed = WorkerFailed
+WORKER = Path(__file__).with_name("_bench_arms.py")
+# No TF32 unless an arm asks for it; MLX reads this when it is loaded.
 os.environ.setdefault("MLX_ENABLE_TF32", "0")
 START_LIMIT = 120  # seconds to import a library, or to read the rows
 
@@ -31,8 +36,8 @@ START_LIMIT = 120  # seconds to import a library, or to read the rows
 
 
 @dataclass
-class Data:
-    """Rows in a file, for the arms, and in memory, for the judge."""
+class Stored:
+    """Rows, in a file for the arms and in memory for scoring."""
 
     name: str
     rows: np.ndarray
@@ -46,8 +51,8 @@ class Data:
         return {"path": str(self.path), "source": self.rows.dtype.str, "shape": self.rows.shape}
 
     def score(self, centers):
-        """SSE, in float64, and train accuracy of the clustering that centres stand for."""
-        key = hashlib.sha256(np.ascontiguousarray(centers)).hexdigest()
+        """SSE in float64 and train accuracy of the clustering that centres define."""
+        key = checksum(centers)
         if key not in self.scores:
             labels, sse = nearest(self.rows, centers)
             self.scores[key] = {"sse": sse / self.unit, "accuracy": self.accuracy(labels)}
@@ -57,15 +62,8 @@ class Data:
         """Share of rows that have the class most frequent in their cluster."""
         if self.classes is None:
             return None
-        counts = np.zeros((labels.max() + 1, self.classes.max() + 1), dtype=np.intp)
-        np.add.at(counts, (labels, self.classes), 1)
-        return counts.max(axis=1).sum() / len(labels)
-
-
-def blocks(n, width):
-    """Slices of rows that take some 32 MB as float64."""
-    step = max(1, (4 << 20) // width)
-    return [slice(start, min(start + step, n)) for start in range(0, n, step)]
+        classes = named(labels, self.classes, labels.max() + 1)
+        return np.mean(classes[labels] == self.classes)
 
 
 def nearest(rows, centers):
@@ -84,7 +82,7 @@ def nearest(rows, centers):
 def store(name, rows, classes, folder, unit=1.0):
     path = Path(folder) / f"{name}.rows"
     rows.tofile(path)
-    return Data(name, rows, classes, path, unit)
+    return Stored(name, rows, classes, path, unit)
 
 
 def mnist(folder, limit=None):
@@ -122,56 +120,26 @@ class Arm:
     name: str
     kind: str
     options: dict = field(default_factory=dict)
-    peer: str = ""  # whose virtual environment; "" for the interpreter that runs this
+    peer: str = ""  # its virtual environment; "" for this interpreter
     modes: tuple = ()
     environment: dict = field(default_factory=dict)
 
 
-class ArmFailed(Exception):
-    """An arm cannot run here, or broke down; says why."""
-
-
-class TimeLimit(ArmFailed):
-    """An arm took longer than it may; its process is gone."""
-
-
-class Worker:
+class Worker(process.Worker):
     """An arm in its own process."""
 
     def __init__(self, arm, folder, python=sys.executable):
         self.arm, self.folder = arm, Path(folder)
-        self.log = open(self.folder / f"{arm.name}.log", "w+")  # noqa: SIM115
-        environment = {k: v for k, v in os.environ.items() if k not in UNWANTED}
-        # Packages of this interpreter must not shadow those of a peer's environment.
-        paths = environment.pop("PYTHONPATH", "").split(os.pathsep)
-        if not arm.peer:
-            environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, paths)])
-        self.process = subprocess.Popen(
-            [python, str(WORKER), arm.kind, json.dumps(arm.options)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            env=environment | arm.environment,
-            text=True,
-        )
+        # Left alone, OpenBLAS finds the processor's own kernel; packages of this interpreter must
+        # not shadow those of a peer's environment.
+        unwanted = {*SLOWING, *(["PYTHONPATH"] if arm.peer else [])}
+        environment = {k: v for k, v in same_package().items() if k not in unwanted}
+        command = [python, WORKER, arm.kind, json.dumps(arm.options)]
+        super().__init__(command, environment | arm.environment)
 
     def ask(self, do, limit=None, **job):
         """Have a job done, within `limit` seconds."""
-        try:
-            self.process.stdin.write(json.dumps({"do": do, **job}) + "\n")
-            self.process.stdin.flush()
-        except OSError:
-            raise ArmFailed(self.last_words()) from None
-        if not select.select([self.process.stdout], [], [], limit)[0]:
-            self.close()
-            raise TimeLimit(f"took longer than {limit:.3g} s")
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise ArmFailed(self.last_words())
-        answer = json.loads(answer)
-        if "error" in answer:
-            raise ArmFailed(answer["error"])
-        return answer
+        return super().ask({"do": do, **job}, limit=limit)
 
     def fit(self, limit=None, init=None, **job):
         """Fit; ``answer["centers"]`` and, if the arm has them, ``answer["labels"]`` are arrays."""
@@ -184,19 +152,6 @@ class Worker:
         answer["labels"] = np.load(f"{out}.labels.npy") if answer["labels"] else None
         return answer
 
-    def last_words(self):
-        code = self.process.wait()
-        self.log.seek(0)
-        lines = self.log.read().split("\n")
-        return next((line for line in reversed(lines) if line.strip()), f"ended with code {code}")
-
-    def close(self):
-        self.process.kill()
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout, self.log):
-            with suppress(OSError):  # what was still to be written
-                stream.close()
-
 
 def pick(arms, patterns):
     """Arms that match one of some shell patterns, separated by commas."""
@@ -204,7 +159,7 @@ def pick(arms, patterns):
 
 
 def pick_rows(rows, k, seed=0):
-    """Rows to start from: k-means++ on a sample, in scikit-learn, so that no arm chose them."""
+    """Initial rows by scikit-learn's k-means++ on a sample, so that no arm chose them."""
     from sklearn.cluster import kmeans_plusplus
 
     rng = np.random.RandomState(seed)
@@ -214,13 +169,8 @@ def pick_rows(rows, k, seed=0):
 
 
 def pick_start(n, k, seed=0):
-    """Rows to start from, drawn evenly: quick however many there are."""
+    """Initial rows, drawn uniformly: fast for any number of rows."""
     return np.sort(np.random.RandomState(seed).choice(n, size=k, replace=False))
-
-
-def rotated(names, turn):
-    """The same names in the order of a round, each round beginning one later."""
-    return [*names[turn % max(1, len(names)) :], *names[: turn % max(1, len(names))]]
 
 
 # Numbers
@@ -234,12 +184,12 @@ def spread(values):
 
 
 def ratio(seconds, ours):
-    """How many times as long as we an arm took: round by round, then the median and the range."""
+    """Time of an arm divided by ours, round by round: median and range."""
     return spread([theirs / us for theirs, us in zip(seconds, ours, strict=False)])
 
 
 def show(value, digits=3):
-    """A number as people read it; a dot for what there is not."""
+    """A number for people to read; a dot for None."""
     if value is None:
         return "·"
     if isinstance(value, dict):
@@ -273,15 +223,11 @@ def table(header, rows):
 def surroundings(device="auto"):
     """The machine and what it runs, for the record."""
     from mnist_kmeans_mlx import __version__
-    from mnist_kmeans_mlx.device import describe
 
     return {
         "date": time.strftime("%Y-%m-%d"),
         "mnist-kmeans-mlx": __version__,
-        "machine": describe(device),
-        "load_average": os.getloadavg(),
-        "unset_for_the_arms": [name for name in UNWANTED if name in os.environ],
-        "thread_settings": {k: v for k, v in os.environ.items() if k.endswith("_NUM_THREADS")},
+        "machine": survey(device)["machine"],
     }
 
 

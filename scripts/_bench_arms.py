@@ -1,4 +1,4 @@
-"""The benchmarks' worker: one arm in one process, told over a pipe what to fit.
+"""The benchmarks' worker: one arm in one process, which reads jobs from a pipe.
 
 `_bench.Worker` starts it, with the interpreter that has the arm's library; of all others only
 NumPy must be there. Each line on stdin is a job, each line on stdout its answer.
@@ -19,8 +19,8 @@ from types import SimpleNamespace
 import numpy as np
 
 
-class Arm:
-    """A library: holds the rows as it likes them best and fits them.
+class Library:
+    """A library: holds the rows in its preferred form and fits them.
 
     `fit` starts from ``job.init``, given centres, or seeds by itself where that is None. It runs
     ``job.max_iter`` iterations; arms with scikit-learn's stopping rule may run fewer.
@@ -38,20 +38,20 @@ class Arm:
         self.rows = rows
 
     def start(self, job):
-        """Given centres in the arm's precision and units; None if it shall seed by itself."""
+        """Given centres in the arm's precision and units; None if the arm seeds itself."""
         if job.init is None:
             return None
         return np.ascontiguousarray(job.init / self.divide, dtype=self.rows.dtype)
 
     def prepare(self, job):
-        """What is done before the clock starts."""
+        """Preparation that is not timed."""
 
     def fit(self, job):
         """Centres, iterations and, where the library tells, labels."""
         raise NotImplementedError
 
 
-class ScikitLearn(Arm):
+class ScikitLearn(Library):
     package, module = "scikit-learn", "sklearn.cluster"
 
     def __init__(self, **options):
@@ -98,7 +98,7 @@ class Ours(ScikitLearn):
         return mx.get_peak_memory()
 
 
-class Faiss(Arm):
+class Faiss(Library):
     package = "faiss-cpu"
 
     def __init__(self, plus_plus=False, **options):
@@ -123,7 +123,7 @@ class Faiss(Arm):
         return model.centroids, len(model.iteration_stats), None
 
 
-class SuperKMeans(Arm):
+class SuperKMeans(Library):
     package = "superkmeans"
 
     def __init__(self, hierarchical=False, **options):
@@ -148,7 +148,7 @@ class SuperKMeans(Arm):
         return np.asarray(model.train(self.rows)), job.max_iter, None
 
 
-class FastKMeans(Arm):
+class FastKMeans(Library):
     package = "fastkmeans"
 
     def __init__(self, **options):
@@ -161,7 +161,7 @@ class FastKMeans(Arm):
         self.order = np.arange(len(rows))
 
     def prepare(self, job):
-        """Move the given rows to where the library will draw its centres from."""
+        """Swap the given rows to the places from which the library draws its centres."""
         if job.init is None:
             return
         if job.rows is None:
@@ -180,7 +180,7 @@ class FastKMeans(Arm):
         return model.centroids, job.max_iter, None
 
 
-class FlashKMeansMlx(Arm):
+class FlashKMeansMlx(Library):
     package = "flash-kmeans-mlx"
 
     def __init__(self, **options):
@@ -206,8 +206,8 @@ class FlashKMeansMlx(Arm):
         return np.array(centers)[0], n_iter, np.array(labels)[0]
 
 
-class Torch(Arm):
-    """Lloyd's algorithm as one writes it in torch; the upload is part of the fit."""
+class Torch(Library):
+    """Lloyd's algorithm in plain torch; the upload is part of the fit."""
 
     package = "torch"
 
@@ -258,7 +258,7 @@ class FlashKMeans(Torch):
         super().__init__(**options)
         if self.device != "cuda":
             raise RuntimeError("needs a CUDA device")
-        # The package's own front door falls back to torch without a word.
+        # The package's public function falls back to torch silently.
         module = import_module("flash_kmeans.kmeans_triton_impl")
         self.kmeans = module.batch_kmeans_Euclid
 
@@ -270,7 +270,7 @@ class FlashKMeans(Torch):
         return centers[0].float().cpu().numpy(), n_iter, labels[0].cpu().numpy()
 
 
-class Stopwatch(io.TextIOBase):
+class Listener(io.TextIOBase):
     """Remembers when which line was printed."""
 
     def __init__(self):
@@ -323,7 +323,7 @@ class Server:
         return {"versions": versions, "threadpools": pools}
 
     def load(self, path, source, shape):
-        """Read rows from a file, a block at a time: only the wanted precision is ever whole."""
+        """Read rows from a file in blocks, so that only the wanted precision is held whole."""
         rows = np.empty(shape, dtype=self.arm.dtype or source)
         step = max(1, (1 << 22) // shape[1])
         with open(path, "rb") as file:
@@ -339,7 +339,7 @@ class Server:
         job = SimpleNamespace(init=init, rows=rows, staged=staged, **job)
         self.arm.prepare(job)
         reset_peak()
-        watch = Stopwatch()
+        watch = Listener()
         with redirect_stdout(watch):
             start = time.perf_counter()
             centers, n_iter, labels = self.arm.fit(job)
@@ -359,7 +359,7 @@ class Server:
 
 
 def reset_peak():
-    """Forget the peak so far, where the system can."""
+    """Reset the peak, where the system supports it."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

@@ -1,8 +1,8 @@
-"""Kill what writes answers, change what they depend on, and let it go on.
+"""Kill processes that write answers, change an input, and resume them.
 
-Calls begin in a process of their own, which is killed once some of the answers are certain. Then
+Each call starts in its own process, which is killed once some answers are on disk. Then
 one thing is changed, the same call is made again, and its file must be that of a call that began
-with the change. Where nothing was changed, the call must go on rather than begin anew.
+with the change. Where nothing was changed, the call must resume rather than start again.
 """
 
 import json
@@ -23,10 +23,10 @@ import numpy as np
 
 from mnist_kmeans_mlx import BisectingKMeans, KMeans, answers, experiment
 from mnist_kmeans_mlx.persistence import load_model, save_model, sinks
+from mnist_kmeans_mlx.system import same_package
 
-ROOT = Path(__file__).parent.parent
 N, D, K = 6000, 20, 6
-# Rows at a time; the process that is killed records them at once.
+# Rows per block; the process to be killed records each block.
 STEP = 50
 UNITS = {"unit": 255.0}
 METHODS = ("predict", "transform")
@@ -37,7 +37,7 @@ DATA, MODEL = "rows.npy", "model.safetensors"
 
 
 def prepare(folder, change):
-    """A model, and rows of pixels to be asked about."""
+    """A model, and rows of pixels for it."""
     rng = np.random.default_rng(0)
     rows = rng.integers(0, 256, (N, D)).astype(np.float32)
     np.save(folder / DATA, rows)
@@ -49,7 +49,7 @@ def prepare(folder, change):
 
 
 def alter(folder, change, rows, place):
-    """Change one thing; of rows, one that is answered already."""
+    """Change one thing; if it is a row, one that is answered already."""
     if change.endswith(("memory", "file")):
         rows = rows.copy()
         if change.startswith("rows"):  # two that change places: all sums stay
@@ -78,7 +78,7 @@ def alter(folder, change, rows, place):
 
 
 def write(folder, change, out, wait=lambda: None):
-    """Write the answers that a file is named for; returns how many rows were asked about."""
+    """Write the answers that a file is named for; returns how many rows were computed."""
     answers.BLOCK = 4 * D * STEP
     method, model = out.stem, load_model(folder / MODEL)
     estimator, asked = model.estimator, 0
@@ -103,13 +103,12 @@ def write(folder, change, out, wait=lambda: None):
 
 
 def kill(folder, change, outs, rng):
-    """Begin in another process and kill it on its way; returns how many rows are certain of each.
+    """Start in another process and kill it midway; returns the recorded rows of each file.
 
     The process writes all files at once, a block of each in turn.
     """
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, __file__, folder, change, *outs]
-    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path})
+    process = subprocess.Popen(command, env=same_package())
     enough = rng.randrange(N // 4, N // 2)
     while process.poll() is None and min(map(certain, outs)) < enough:
         time.sleep(0.002)
@@ -119,7 +118,7 @@ def kill(folder, change, outs, rng):
 
 
 def begin(folder, change, outs):
-    """What the process does that is killed."""
+    """The work of the process that is killed."""
     sinks._EVERY = 0.0
     together = threading.Barrier(len(outs))
     with ThreadPoolExecutor(len(outs)) as pool:
@@ -165,13 +164,13 @@ def check(change, rng):
             fresh = folder / "fresh" / out.name
             write(folder, change, fresh)
             before, found, expected = map(read, (folder / "before" / out.name, out, fresh))
-            told = any("is begun anew" in str(warning.message) for warning in caught)
+            told = any("starts again" in str(warning.message) for warning in caught)
             counts += Counter(
                 files=1,
                 killed=0 < certainly < N,
                 anew=asked == N and told,
                 equal=found.tobytes() == expected.tobytes(),
-                # What was certain would have been wrong: the check can fail.
+                # The recorded rows would have been wrong: the check can fail.
                 wrong=(before[:certainly] != expected[:certainly]).any(),
             )
     return counts

@@ -1,4 +1,4 @@
-"""One small good file of every kind, random damage, and what may be read of a damaged file."""
+"""A small valid file of every kind, random damage, and checks of what is read."""
 
 import csv
 import gzip
@@ -18,7 +18,7 @@ from mnist_kmeans_mlx.datasets.mnist import idx_bytes
 from mnist_kmeans_mlx.engine.host.way import HostWay
 from mnist_kmeans_mlx.estimator import KMeans
 from mnist_kmeans_mlx.minibatch import MiniBatchKMeans
-from mnist_kmeans_mlx.persistence import ModelError, load_model, safetensors, save_model
+from mnist_kmeans_mlx.persistence import ModelError, load_model, save_model, tensors
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from damage import safetensors_bytes, small_mnist
@@ -34,13 +34,13 @@ SPLINTERS = [
 
 
 class Sample:
-    """A small good file, and how to tell that what is read of a damaged copy is right."""
+    """A small valid file, and the check of what is read from a damaged copy."""
 
     def __init__(self, path, data, load=load_matrix, *, holds=0, signed=False, **kwargs):
         self.path, self.data, self.load, self.kwargs = path, data, load, kwargs
         # Bytes of what it holds, unpacked.
         self.size = max(holds, len(data))
-        # Its checksum is made right again after the damage, to get past it.
+        # The checksum is recomputed after the damage, so that it does not catch it.
         self.signed = signed
         path.write_bytes(data)
 
@@ -144,7 +144,7 @@ def new_fit():
 
 
 def interrupted_fit(path, matrix, after=7):
-    """Leave the checkpoint of a fit that came to an end after some iterations."""
+    """Write the checkpoint of a fit that was interrupted after some iterations."""
     checkpoint = Checkpoint(path)
     note = checkpoint.note
 
@@ -230,7 +230,7 @@ def mutate_signed(data, rng):
                     texts[key] = json.dumps(with_something_strange(json.loads(texts[key]), rng))
                 except ValueError:
                     texts[key] = rng.choice(["", "x", "-1", "2", "9" * 30, "null"])
-    texts["sha256"] = safetensors._checksum(texts, header, [bytes(body)])
+    texts["sha256"] = tensors._checksum(texts, header, body)
     text = json.dumps({"__metadata__": texts, **header}).encode()
     return struct.pack("<Q", len(text)) + text + bytes(body)
 
@@ -249,7 +249,7 @@ def with_something_strange(value, rng):
 
 
 def check_model(model, sample):
-    """What is read is what was written, unless somebody signed something else."""
+    """What is read is what was written, unless the checksum was recomputed."""
     estimator = model.estimator
     rows = np.zeros((2, estimator.n_features_in_))
     labels = estimator.predict(rows)
@@ -265,7 +265,7 @@ def check_model(model, sample):
 
 
 def check_checkpoint(checkpoint, sample):
-    """A fit goes on from what is read, to the right result unless somebody signed another."""
+    """A fit resumes from what is read, to the right result unless the checksum was recomputed."""
     rows = np.load(sample.path.with_name("a.npy"))
     found = checkpoint.fit(new_fit(), rows)
     assert ((found.labels_ >= 0) & (found.labels_ < 3)).all()

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import mlx.core as mx
-import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from doubles import taken_for_gpu
@@ -36,7 +35,7 @@ CASES = [
 QUICK = [("uint8", 20, 1), ("float64", 20, 1)]
 
 
-class Watch:
+class Crossings:
     """Counts what crosses and clocks who works, by stage of the fit."""
 
     def __init__(self):
@@ -81,7 +80,7 @@ class Watch:
 
 def measure(given, k, n_init):
     """Fit once, watched."""
-    watch = Watch()
+    watch = Crossings()
     for module in (rows, seeding, way):
         module.fetch = watch.fetch
     originals = Device.matmul, Device.addmm, mx.eval

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""How long we take and others take for the same clustering.
+"""Time of this package and of others for the same clustering.
 
-Every arm runs in a process of its own, holds the rows as it likes them best and is timed in turn
-with the others. Four comparisons, named in the column "mode":
+Every arm runs in its own process, holds the rows in its preferred form, and is timed in turn with
+the others. Four comparisons, named in the column "mode":
 
 fit     The whole job: k-means++, restarts, scikit-learn's stopping rule. For arms that have these.
 given   From the same given centres (rows that k-means++ chose), the same number of iterations.
@@ -27,8 +27,8 @@ from pathlib import Path
 import _bench as bench
 from _bench import Arm, ArmFailed, TimeLimit, Worker
 
-# On Linux PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu spares the gigabytes of CUDA
-# that torch brings along.
+# On Linux PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu avoids torch's gigabytes of
+# CUDA.
 PEERS = {
     "scikit-learn-intelex": ["scikit-learn-intelex"],
     "faiss-cpu": ["faiss-cpu"],
@@ -42,7 +42,7 @@ PEERS = {
 
 
 def make_arms(device, kernel):
-    """All arms, ourselves first. `kernel` is what NumPy's OpenBLAS found fit for the processor."""
+    """All arms, ours first. `kernel` is the one that NumPy's OpenBLAS chose."""
     scikit_learn = [
         Arm(
             f"sklearn-{algorithm}-{dtype}",
@@ -63,7 +63,7 @@ def make_arms(device, kernel):
         )
         for dtype in ("float32", "float64")
     ]
-    # The OpenBLAS inside faiss-cpu is old and may take a new processor for an ancient one.
+    # The old OpenBLAS inside faiss-cpu may not recognise a new processor.
     told = {"OPENBLAS_CORETYPE": kernel} if kernel else {}
     both = ("given", "budget")
     return [
@@ -83,7 +83,7 @@ def make_arms(device, kernel):
 
 
 @dataclass(frozen=True)
-class Case:
+class Task:
     name: str
     data: str
     k: int
@@ -96,13 +96,13 @@ class Case:
 
 
 CASES = [
-    *[Case(f"mnist-k{k}-r{r}", "mnist", k, r) for k in (10, 20, 100, 256) for r in (1, 10)],
-    Case("embeddings-k1000", "embeddings", 1000, max_iter=25),
+    *[Task(f"mnist-k{k}-r{r}", "mnist", k, r) for k in (10, 20, 100, 256) for r in (1, 10)],
+    Task("embeddings-k1000", "embeddings", 1000, max_iter=25),
 ]
 QUICK_CASES = [
-    Case("mnist-k10-r1", "mnist", 10),
-    Case("mnist-k10-r2", "mnist", 10, 2),
-    Case("embeddings-k30", "embeddings", 30, max_iter=5),
+    Task("mnist-k10-r1", "mnist", 10),
+    Task("mnist-k10-r2", "mnist", 10, 2),
+    Task("embeddings-k30", "embeddings", 30, max_iter=5),
 ]
 
 
@@ -131,7 +131,7 @@ def install(peer, venvs):
 
 
 def available(arms, args, folder):
-    """What each arm runs on, and why others cannot run."""
+    """Versions of each arm, and why others cannot run."""
     found, missing, broken = {}, {}, {}
     if args.install:
         for peer in {arm.peer for arm in arms} - {""}:
@@ -154,8 +154,8 @@ def available(arms, args, folder):
 
 
 def numpy_kernel(folder):
-    """What OpenBLAS calls the kernels it chose for NumPy here, if NumPy has OpenBLAS."""
-    worker = Worker(Arm("kernel", "Arm"), folder)
+    """Name of the kernel that NumPy's OpenBLAS chose, if NumPy has OpenBLAS."""
+    worker = Worker(Arm("kernel", "Library"), folder)
     pools = worker.ask("describe")["threadpools"]
     worker.close()
     kernels = [pool.split(": ")[1].split(" ")[0] for pool in pools if "openblas" in pool]
@@ -236,7 +236,7 @@ class Match:
                 self.compete("given", workers, {name: job for name in workers})
 
     def own(self, arm):
-        """Go on, beside the arm, from what it had after its first iteration."""
+        """Compare from the centres that the arm has after its first iteration."""
         ours = next(arm for arm in self.arms if arm.name == "ours")
         with ExitStack() as stack:
             workers = self.open(stack, "own", [ours, arm])
@@ -289,7 +289,7 @@ class Match:
         return series
 
     def worth_another(self, name, series):
-        """Whether to repeat an arm: quick ones, ourselves and the best of scikit-learn."""
+        """Whether to repeat an arm: fast ones, ours, and scikit-learn's fastest."""
         first = {n: answers[0]["seconds"] for n, answers in series.items() if answers}
         rivals = [n for n in first if n.startswith("sklearn-")]
         return (
@@ -299,7 +299,7 @@ class Match:
         )
 
     def budget(self):
-        """What SSE others reach in the time of our whole fit."""
+        """SSE that others reach in the time of our whole fit."""
         whole = self.row("fit", "ours")
         if not whole or not whole.get("seconds"):
             return
@@ -319,7 +319,7 @@ class Match:
                     row["ratio"] = bench.ratio(row["seconds"], [seconds])
 
     def spend(self, worker, seconds):
-        """As many iterations as fit into some seconds, in as many restarts as we make."""
+        """Run as many iterations as fit into the seconds, in as many restarts as our fit has."""
 
         def run(count, seed=0):
             job = self.case.job(n_init=1, max_iter=count, tol=0, seed=seed)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Rows larger than memory, and ranks: how fast, in how much memory, and whether it is the same.
+"""Rows larger than memory, and ranks: time, memory, and whether results are the same.
 
 Makes a file of float16 rows (20 million x 128, 5 GB), reads it with `dd`, fits it in a process that
 may hold 1.5 GB, and removes it. The limit is kept twice: `memory=` tells the fit, and RLIMIT_AS
@@ -23,8 +23,8 @@ import numpy as np
 
 from mnist_kmeans_mlx.device import describe
 from mnist_kmeans_mlx.persistence import load_model
+from mnist_kmeans_mlx.system import same_package
 
-ROOT = Path(__file__).parent.parent
 FIT = """
 import json, resource, sys, time
 import numpy as np
@@ -92,7 +92,7 @@ def make_rows(path, n, d):
 
 
 def forget(path):
-    """Have the system drop what it caches of a file."""
+    """Drop a file from the system's cache."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -112,13 +112,12 @@ def fit(folder, path, k, memory, iterations):
     """Fit a file in a process of its own."""
     forget(path)
     out = folder / "found.json"
-    python = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     words = [path, out, k, memory, iterations]
     subprocess.run(
         [sys.executable, "-c", FIT, *map(str, words)],
         check=True,
-        # One heap: each further one would map 64 MB, used or not.
-        env={**os.environ, "PYTHONPATH": python, "MALLOC_ARENA_MAX": "1"},
+        # One malloc arena: each further one maps 64 MB.
+        env={**same_package(), "MALLOC_ARENA_MAX": "1"},
     )
     return json.loads(out.read_text())
 
@@ -161,7 +160,7 @@ def part_in_all_ways(folder, k, iterations, sizes):
         if any(code for code, _ in found):
             raise SystemExit(f"a rank failed: {found}")
         same = check_ranks.same(reference, model)
-        # Two parts of each sum and count, and two words; a ring sends them on 2 (R - 1) / R times.
+        # Two parts of each sum and count, and two words; a ring sends 2 (R - 1) / R times that.
         sent = 2 * (size - 1) / size * (2 * k * d + k) * 8 + 3 * (size - 1) * 1024
         sse = load_model(model).estimator.inertia_
         print(

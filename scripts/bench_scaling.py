@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""How our time and memory grow with the rows, the clusters and the features.
+"""Growth of time and memory with rows, clusters and features.
 
 Every point runs in a fresh process. The time of an iteration is the mean of those after the first,
 from given centres and with a fixed number of iterations; "setup" is all else that such a fit does
@@ -25,7 +25,7 @@ QUANTITIES = {"seconds": ("seconds per iteration", 1), "peak_bytes": ("peak memo
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Scale:
     """Sizes of which one varies, `along`."""
 
     along: str
@@ -39,19 +39,19 @@ class Sweep:
 
 
 SWEEPS = [
-    Sweep("n", tuple(20_000 * 2**i for i in range(7))),
-    Sweep("k", (10, 20, 50, 100, 256, 1024, 4096)),
-    Sweep("d", (16, 32, 64, 128, 256, 512, 1024, 2048), k=100),
+    Scale("n", tuple(20_000 * 2**i for i in range(7))),
+    Scale("k", (10, 20, 50, 100, 256, 1024, 4096)),
+    Scale("d", (16, 32, 64, 128, 256, 512, 1024, 2048), k=100),
 ]
 QUICK_SWEEPS = [
-    Sweep("n", (500, 1000, 2000), k=5),
-    Sweep("k", (5, 10, 20), n=1000),
-    Sweep("d", (16, 32, 64), n=1000, k=5),
+    Scale("n", (500, 1000, 2000), k=5),
+    Scale("k", (5, 10, 20), n=1000),
+    Scale("d", (16, 32, 64), n=1000, k=5),
 ]
 
 
 def repeated_mnist(folder, n):
-    """MNIST again and again, with noise that makes no two rows the same."""
+    """MNIST repeated, with noise that makes all rows distinct."""
     from mnist_kmeans_mlx.datasets import load_mnist
 
     images = load_mnist().x_train.reshape(-1, 784)
@@ -65,7 +65,7 @@ def repeated_mnist(folder, n):
 
 
 def prepare(sweeps, folder):
-    """Rows for each sweep: one long file of images, of which a point reads the start."""
+    """Rows for each sweep: one long file of images; each point reads its beginning."""
     longest = max(point["n"] for sweep in sweeps for point in sweep.points())
     images = repeated_mnist(folder, longest)
     data = {}
@@ -98,7 +98,7 @@ def measure(algorithm, point, data, args, folder):
 
 
 def run(sweeps, args, folder):
-    """All points, small ones first; those that no time is left for are marked so."""
+    """Measure all points, small ones first; mark those for which no time is left."""
     deadline = time.monotonic() + args.budget
     data = prepare(sweeps, folder)
     found, dropped = [], set()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""What cheaper ways to begin cost in SSE, beside greedy k-means++.
+"""SSE after cheaper seedings, relative to greedy k-means++.
 
 Prints, for each K, the mean over some seeds of the SSE after the fit relative to that of k-means++,
 with its spread, and the number of iterations.

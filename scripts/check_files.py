@@ -26,14 +26,15 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from mnist_kmeans_mlx.system import same_package
+
 HANGS_AFTER = 5
 ROUNDS_PER_PROCESS = 1000
 # Rows of the samples: even rounds are quick, odd ones tell how memory grows with the file.
 SIZES = (6, 6000)
-# Of readers of zip, gzip and JSON, however small the file.
+# Bytes that readers of zip, gzip and JSON take for any file.
 OWN_BUFFERS = 256 << 10
-# Of address space: OpenBLAS and MLX map memory that they do not use.
+# Bytes of address space: OpenBLAS and MLX map memory that they do not use.
 MORE_IN_ALL = 256 << 20
 FORBIDDEN = (
     "import",
@@ -49,12 +50,12 @@ FORBIDDEN = (
 
 
 class Watch(contextlib.AbstractContextManager):
-    """Notes what a block does and how much memory and time it takes."""
+    """Records audit events, memory and time of a block."""
 
     def __init__(self):
         self.on = False
         sys.addaudithook(self.hear)
-        # Once and for all: to stop it is not safe while pyarrow's threads run.
+        # Never stopped: stopping is not safe while pyarrow's threads run.
         tracemalloc.start()
 
     def hear(self, event, arguments):
@@ -78,7 +79,7 @@ def read_rounds(seed, first, last):
     """Read the files of some rounds; print one line of JSON before and after each."""
     from _damage import damaged, write_samples
 
-    # Conversions that NumPy warns of are fine as long as the result is refused or right.
+    # NumPy may warn of conversions if the result is refused or right.
     warnings.simplefilter("ignore")
     watch = Watch()
     with tempfile.TemporaryDirectory() as place:
@@ -88,7 +89,7 @@ def read_rounds(seed, first, last):
             folder.mkdir()
             groups.append(write_samples(folder, rows))
         for sample in groups[0]:
-            # What good files import is not of interest.
+            # Imports by valid files do not count.
             assert sample.check(sample.path, contextlib.nullcontext()) == "read", sample.name
         limit = address_space()
         if limit is not None:
@@ -155,10 +156,9 @@ class Tally:
         while first < last:
             until = min(first + ROUNDS_PER_PROCESS, last)
             words = ["--seed", seed, "--rounds", first, until]
-            path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
             process = subprocess.Popen(
                 [sys.executable, __file__, *map(str, words)],
-                env={**os.environ, "PYTHONPATH": path},
+                env=same_package(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Try inputs of every kind at every door, and compare what comes with what others say.
+"""Try inputs of every kind at every entry point, and compare results with references.
 
 Estimators, functions and methods that take rows or weights are given numbers of all sizes, weights,
 NaN, shapes, parameters, types, containers and files that users have. What is answered must be what
@@ -39,7 +39,7 @@ KINDS = {
     "forms": form_cases,
 }
 LISTED = 20
-# Seconds that a hundred inputs do not take.
+# Seconds for a hundred inputs, above which something hangs.
 HANGS_AFTER = 120
 
 

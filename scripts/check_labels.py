@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Compare the labels of MNIST with those that float64 gives, also from hardware that rounds.
+"""Compare labels of MNIST with those of float64, also from hardware that rounds.
 
 The training images, as bytes and as float32 in other units, are clustered for a few iterations;
 then `labels_` and what `predict` says of the test images are compared with the nearest centres in
@@ -46,7 +46,7 @@ def nearest(rows, centers, step=2000):
     """
     centers = centers.astype(np.float64)
     labels = np.empty(len(rows), dtype=np.intp)
-    # About the middle, so that +1000 costs no digits.
+    # Centred, so that an offset of 1000 costs no digits.
     middle = centers.mean(axis=0)
     moved = centers - middle
     norms_sq = np.square(moved).sum(axis=1)
@@ -68,7 +68,7 @@ def nearest(rows, centers, step=2000):
 
 
 def by_products_alone(rows, centers, device):
-    """What the device says without a second look."""
+    """Labels of the device without a second decision in float64."""
     points = Points(rows, device)
     near = Centers(points, centers.astype(np.float64), device.rounding)
     with mx.stream(device.mlx):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Fit on several ranks, kill some of them, and compare what they find with one process.
+"""Fit on several ranks, kill some of them, and compare results with one process.
 
 Ranks are processes on a ring through this machine's loopback device, as `mlx.launch` starts them:
 
@@ -8,14 +8,13 @@ Ranks are processes on a ring through this machine's loopback device, as `mlx.la
 Labels, centres, inertia and iterations must be those of one process to the last bit, in memory and
 with rows that stay in their file. Then ranks are killed with SIGKILL at random moments: the others
 must end within the time that is given, each with one sentence, and leave nothing half-written; a
-new job, of another number of ranks, goes on from the checkpoint.
+new job, of another number of ranks, resumes from the checkpoint.
 
 Exit status 1 if anything differs.
 """
 
 import argparse
 import json
-import os
 import random
 import signal
 import socket
@@ -31,16 +30,15 @@ from mnist_kmeans_mlx.datasets import load_mnist
 from mnist_kmeans_mlx.device import resolve
 from mnist_kmeans_mlx.memory import PROCESS_BYTES, ROW_BYTES, centers_bytes
 from mnist_kmeans_mlx.persistence import load_model
+from mnist_kmeans_mlx.system import same_package
 
-ROOT = Path(__file__).parent.parent
 FOUND = ("labels_", "cluster_centers_", "inertia_", "n_iter_")
-PATIENCE = 600  # seconds, for a job that nobody kills
+PATIENCE = 600  # seconds, for a job that is not killed
 
 
 def start(folder, size, words):
     """Start `size` ranks, or one process if that is 1."""
-    python = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": python}
+    environment = same_package()
     command = [sys.executable, "-m", "mnist_kmeans_mlx", "fit", "--no-log", *map(str, words)]
     if size > 1:
         sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(size)]
@@ -147,7 +145,7 @@ def kill(job, victim, reference, model, within):
 
 
 def torture(folder, k, options, rng):
-    """Kill ranks and go on with others; returns how often anything was wrong."""
+    """Kill ranks and resume with others; returns how often anything was wrong."""
     reference, model, checkpoint = (folder / x for x in ("undisturbed", "model", "checkpoint"))
     sizes = [size for size in options.ranks if size > 1]
     words = ["--data", folder / "rows.npy", "-k", k, "--seed", 7, "--n-init", 3]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Kill fits and what writes answers with SIGKILL, let them go on, and compare what they find.
+"""Kill fits and writers of answers with SIGKILL, resume them, and compare the results.
 
 Every fit runs in a process of its own, `mnist-kmeans-mlx fit --checkpoint C --resume --save M`,
 that is killed after a random time and started again until it is through. Its model must then be
@@ -12,7 +12,6 @@ Exit status 1 if one differs.
 """
 
 import argparse
-import os
 import random
 import signal
 import subprocess
@@ -24,13 +23,12 @@ from pathlib import Path
 
 import _changes
 import numpy as np
+from check_ranks import same
 
 from mnist_kmeans_mlx.datasets import load_mnist
-from mnist_kmeans_mlx.persistence import load_model
-from mnist_kmeans_mlx.persistence.record import read_record
+from mnist_kmeans_mlx.persistence.record import read_snapshot
+from mnist_kmeans_mlx.system import same_package
 
-ROOT = Path(__file__).parent.parent
-FOUND = ("labels_", "cluster_centers_", "inertia_", "n_iter_")
 CASES = {
     "uint8": (np.uint8, 1, []),
     "float32": (np.float32, 255, ["--algorithm", "lloyd"]),
@@ -40,11 +38,10 @@ CASES = {
 
 
 def start(words):
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "mnist_kmeans_mlx", "fit", "--no-log", *map(str, words)]
     return subprocess.Popen(
         command,
-        env={**os.environ, "PYTHONPATH": path},
+        env=same_package(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
@@ -54,13 +51,6 @@ def finish(process):
     complaint = process.communicate()[1].decode()
     if process.returncode:
         raise SystemExit(f"exit status {process.returncode}: {complaint}")
-
-
-def same(a, b):
-    """Whether two models agree to the last bit."""
-    a, b = (load_model(path).estimator for path in (a, b))
-    pairs = [(np.asarray(getattr(a, name)), np.asarray(getattr(b, name))) for name in FOUND]
-    return all(x.dtype == y.dtype and x.tobytes() == y.tobytes() for x, y in pairs)
 
 
 def torture(folder, words, kills, rng):
@@ -75,7 +65,7 @@ def torture(folder, words, kills, rng):
         if counts["kills"] < kills and killed(process, checkpoint, duration, rng):
             counts["kills"] += 1
             if checkpoint.exists():  # and is whole, whenever the kill came
-                standing = read_record(checkpoint).standing
+                standing = read_snapshot(checkpoint).standing
                 places.add((standing.restart, standing.state and standing.state.n_iter))
                 counts["resumed"] += 1
             continue

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How near one K-means iteration on MNIST comes to what the machine can do.
+"""Time of one K-means iteration on MNIST, compared with the limits of the machine.
 
 Measures the device's matrix product and memory rates, counts the operations and bytes of one full
 comparison of all rows with all centres, and times the engine's iterations. For an Apple M2 the same
@@ -32,7 +32,7 @@ M2 = {"flops": 3.6e12, "bytes": 100e9}
 
 
 def best_seconds(function, repeat=5):
-    """Shortest of a few runs: rates are what the machine can do, not what it did."""
+    """Shortest of a few runs, because a rate is a limit of the machine."""
     seconds = []
     for _ in range(repeat):
         start = time.perf_counter()

@@ -10,7 +10,7 @@ comes after both.
     disk      n d * itemsize / (R * disk), if the rows do not fit into the memory of R machines
     network   2 (R - 1) / R * 16 K d / link + 2 (R - 1) * latency
 
-Bounds are left out: they spare most comparisons of most iterations, but how many depends on the
+Bounds are left out: they skip most comparisons of most iterations, but how many depends on the
 data, and the first iteration has none.
 
     python scripts/scaling_model.py [--rows N] [--features D] [-k K]
@@ -21,9 +21,9 @@ from dataclasses import dataclass
 
 # Share of the vendor's float32 rate that a large matrix product reaches, assumed of all machines.
 SHARE = 0.7
-# Scores are written once, and read for the smallest, for its place and for those about as small.
+# Scores are written once, and read for the minimum, its position, and near minima.
 PASSES = 4
-# What a fit keeps of each row besides the row itself, as in `mnist_kmeans_mlx.memory`.
+# Bytes that a fit keeps per row besides the row itself, as in `mnist_kmeans_mlx.memory`.
 ROW_BYTES = 52
 
 

@@ -4,33 +4,21 @@ import json
 from html.parser import HTMLParser
 
 import numpy as np
-from click.testing import CliRunner
+from commands import call
+from damage import part_of
 
 from mnist_kmeans_mlx.benchmark.arms import ARMS
 from mnist_kmeans_mlx.benchmark.result import QUOTED, Case, Comparison, Row, Spread
-from mnist_kmeans_mlx.cli import main
 from mnist_kmeans_mlx.experiment.sweep import Sweep
 
 EVIL = "<script>alert('1')<script><img src=x onerror=alert(2)>{{script}}&amp;"
 K = 12
 
 
-def call(*words, code=0):
-    """Run a command in this process."""
-    done = CliRunner().invoke(main, [str(word) for word in words], prog_name="mnist-kmeans-mlx")
-    unexpected = done.exception
-    assert done.exit_code == code, (done.output, unexpected)
-    assert unexpected is None or isinstance(unexpected, SystemExit)
-    return done
-
-
 def make_inputs(folder, mnist, device):
     """A small part of MNIST under a name that is HTML, a model of it, and JSON of each kind."""
     data = folder / f"{EVIL}.npz"
-    np.savez(
-        data, x_train=mnist.x_train[:1500], y_train=mnist.y_train[:1500],
-        x_test=mnist.x_test[:500], y_test=mnist.y_test[:500],
-    )  # fmt: skip
+    np.savez(data, **part_of(mnist, 1500, 500))
     model, run = folder / "model.safetensors", folder / "run.json"
     words = ("fit", "--data", data, "-k", K, "--seed", 1, "--device", device, "--no-log", "--json")
     found = json.loads(call(*words, "--save", model).stdout)

@@ -71,12 +71,12 @@ def test_going_on_after_a_break(rows, tmp_path, device, monkeypatch):
     assert sum(asked) == 500 + 64  # the one that broke
     np.testing.assert_array_equal(np.load(path), predict(rows))
     assert os.listdir(tmp_path) == ["labels.npy"]
-    # Other rows begin anew.
+    # Other rows start again.
     asked.clear()
     with pytest.raises(KeyboardInterrupt):
         predict_to(model, rows, path)
     asked[:] = [0] * 9
-    with pytest.warns(UserWarning, match=r"labels\.npy' is begun anew: .* belongs to other rows\."):
+    with pytest.warns(UserWarning, match=r"labels\.npy' starts again: .* belongs to other rows\."):
         predict_to(model, rows[::-1].copy(), path)
     np.testing.assert_array_equal(np.load(path), predict(rows[::-1]))
 
@@ -85,11 +85,11 @@ def test_wrong_rows_and_names(rows, tmp_path, device):
     model = KMeans(4, random_state=0, device=device).fit(rows)
     with pytest.raises(ValueError, match="X has 5 features, but KMeans is expecting 6"):
         predict_to(model, rows[:, 1:], tmp_path / "labels.npy")
-    with pytest.raises(ValueError, match=r"name it \.npy or \.parquet"):
+    with pytest.raises(ValueError, match=r"name it \.npy, \.csv or \.parquet"):
         predict_to(model, rows, tmp_path / "labels.txt")
     theirs = cluster.KMeans(4).fit(rows)
     for write in (predict_to, transform_to):
-        with pytest.raises(TypeError, match="not of scikit-learn's KMeans"):
+        with pytest.raises(TypeError, match="not scikit-learn's KMeans"):
             write(theirs, rows, tmp_path / "labels.npy")
     assert os.listdir(tmp_path) == []
 
@@ -174,7 +174,7 @@ def test_one_other_cell_begins_anew(kind, method, rows, tmp_path, device, monkey
         assert rows_asked(monkeypatch, method, model, changed, path) == 500
     np.testing.assert_array_equal(np.load(path), expected)
 
-    # And the same rows are gone on with, without a word.
+    # The same rows are resumed, without a warning.
     interrupt(monkeypatch, method, model, changed, path)
     assert rows_asked(monkeypatch, method, model, changed, path) == 500 - 4 * 64
     np.testing.assert_array_equal(np.load(path), expected)

@@ -17,7 +17,7 @@ from mnist_kmeans_mlx import (
     kmeans_plusplus,
 )
 from mnist_kmeans_mlx.arrays import as_numpy
-from mnist_kmeans_mlx.metrics import score_labels
+from mnist_kmeans_mlx.scores import score_labels
 
 # Whole numbers that bfloat16 holds.
 ROWS = np.random.default_rng(0).integers(-60, 60, size=(90, 4)).astype(np.float32)

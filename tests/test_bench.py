@@ -109,7 +109,7 @@ def test_the_judge_is_right(load):
 
 
 def test_accuracy_counts_the_commonest_class(load):
-    data = load("_bench").Data("", None, np.array([1, 1, 0, 2, 2]), None)
+    data = load("_bench").Stored("", None, np.array([1, 1, 0, 2, 2]), None)
     assert data.accuracy(np.array([0, 0, 0, 3, 3])) == pytest.approx(4 / 5)
 
 
@@ -123,14 +123,14 @@ def test_a_broken_arm_says_why(load, tmp_path):
 
 def test_a_slow_arm_is_stopped(load, tmp_path):
     bench = load("_bench")
-    worker = bench.Worker(bench.Arm("slow", "Arm"), tmp_path)
+    worker = bench.Worker(bench.Arm("slow", "Library"), tmp_path)
     with pytest.raises(bench.TimeLimit, match="longer than"):
         worker.ask("describe", limit=0)
     assert worker.process.returncode is not None
 
 
 def test_stages_are_read_from_verbose_fits(load):
-    watch = load("_bench_arms").Stopwatch()
+    watch = load("_bench_arms").Listener()
     watch.lines = [
         (2, "Initialization complete"),
         (5, "Iteration 0, inertia 1."),

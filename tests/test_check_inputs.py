@@ -51,7 +51,7 @@ def warning():
     ],
 )
 def test_an_answer_is_compared(verdicts, answer, fault):
-    case = verdicts.Case("", answer, verdicts.Outcome({"labels": np.array([0, 1])}))
+    case = verdicts.Check("", answer, verdicts.Outcome({"labels": np.array([0, 1])}))
     kind, found = verdicts.verdict(case)
     assert (kind == "right") == (found == "") == (fault == "")
     assert found.startswith(fault)
@@ -68,7 +68,7 @@ def test_an_answer_is_compared(verdicts, answer, fault):
     ],
 )
 def test_a_refusal_is_judged(verdicts, answer, fault):
-    kind, found = verdicts.verdict(verdicts.Case("", answer, verdicts.REFUSED))
+    kind, found = verdicts.verdict(verdicts.Check("", answer, verdicts.REFUSED))
     assert (kind == "refused") == (found == "") == (fault == "")
     assert fault in found
 

@@ -16,7 +16,7 @@ from mnist_kmeans_mlx.checkpoint import Checkpoint, CheckpointError
 from mnist_kmeans_mlx.device import Device, resolve
 from mnist_kmeans_mlx.engine.host.way import HostWay
 from mnist_kmeans_mlx.estimator import KMeans
-from mnist_kmeans_mlx.persistence.record import read_record
+from mnist_kmeans_mlx.persistence.record import read_snapshot
 from mnist_kmeans_mlx.progress import History
 
 ROOT = Path(__file__).parent.parent
@@ -174,7 +174,7 @@ def test_an_interrupt_leaves_the_best_so_far(rows, path, make):
     assert estimator.n_features_in_ == rows.shape[1]
 
     first = make(n_init=1).fit(rows)
-    while read_record(path).standing.restart < 1:
+    while read_snapshot(path).standing.restart < 1:
         estimator = make()
         stop_after(10, path, estimator, rows)
     assert_same(estimator, first)
@@ -350,9 +350,6 @@ def test_leftovers_of_killed_writers_are_swept(path):
     assert foreign.exists()
 
 
-# Where a file has no name until it is whole, nothing of it is left.
-NAMELESS = hasattr(os, "O_TMPFILE")
-
 DIES = """
 import os, signal, sys
 import numpy as np
@@ -386,9 +383,9 @@ def test_killed_while_it_writes(moment, rows, path, make, tmp_path, device):
     argv = [sys.executable, "-c", DIES, moment, path, tmp_path / "rows.npy", device]
     killed = subprocess.run(argv, check=False)
     assert killed.returncode == -9
-    # The rows, the file and, unless that had no name yet, the one it died over.
-    assert len(os.listdir(tmp_path)) == (2 if moment == "fsync" and NAMELESS else 3)
-    standing = read_record(path).standing
+    # The rows, the file, and the one it died over.
+    assert len(os.listdir(tmp_path)) == 3
+    standing = read_snapshot(path).standing
     assert standing.restart > 0 or standing.state is not None
     assert_same(Checkpoint(path, resume=True).fit(make(), rows), make().fit(rows))
 

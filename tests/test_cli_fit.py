@@ -70,7 +70,7 @@ def test_interrupted_and_resumed_the_result_is_the_same(fit, interrupt, tmp_path
     interrupt(5)
     done = fit("--seed", 3, "--checkpoint", path, code=130)
     assert done.stdout == ""
-    assert done.stderr == ("The same command with --resume goes on from here.\n\nInterrupted.\n")
+    assert done.stderr == ("The same command with --resume continues this fit.\n\nInterrupted.\n")
     done = fit("--checkpoint", path, "--resume", "--json")  # the seed is that of the checkpoint
     assert done.stderr == ""
     found = json.loads(done.stdout)
@@ -95,21 +95,21 @@ def test_ctrl_c_saves_what_was_reached_unless_a_model_is_there(fit, interrupt, t
     path = tmp_path / "model"
     interrupt(4)
     done = fit("--seed", 3, "--save", path, code=130)
-    assert done.stderr == f"Saved {path}, as far as the fit came\n\nInterrupted.\n"
+    assert done.stderr == f"Saved {path}, with the fit incomplete\n\nInterrupted.\n"
     model = load_model(path)
     assert model.estimator.n_iter_ == 4
     assert model.metadata["interrupted"] is True
     before = path.read_bytes()
     interrupt(2)
     done = fit("--seed", 3, "--save", path, code=130)
-    assert done.stderr == f"{path} is there already and stays as it is.\n\nInterrupted.\n"
+    assert done.stderr == f"{path} exists and is not replaced.\n\nInterrupted.\n"
     assert path.read_bytes() == before
 
 
 def test_without_a_file_to_resume_the_fit_begins_anew(fit, tmp_path):
     path = tmp_path / "checkpoint"
     done = fit("--checkpoint", path, "--resume")
-    assert done.stderr == f"Note: there is no {path} yet: this fit begins anew.\n"
+    assert done.stderr == f"Note: {path} does not exist yet: the fit starts anew.\n"
     assert path.exists()
     assert fit("--checkpoint", tmp_path / "other", "--resume", "-q").stderr == ""
 
@@ -118,7 +118,7 @@ def test_errors_are_one_sentence(fit, tmp_path):
     path, model = tmp_path / "checkpoint", tmp_path / "model"
     fit("--checkpoint", path, "--save", model, "--seed", 1)
     for words, reason in (
-        (("--checkpoint", path), "exists: resume it, or remove it to begin anew."),
+        (("--checkpoint", path), "exists: resume it, or remove it to start again."),
         (("--checkpoint", path, "--resume", "--seed", 2), "random_state = 1, not 2."),
         (("--checkpoint", path, "--resume", "-k", 8), "n_clusters = 7, not 8."),
         (("--checkpoint", path, "--resume", "--data", "bundled"), "shape = [600, 4], not"),
@@ -130,7 +130,7 @@ def test_errors_are_one_sentence(fit, tmp_path):
         assert reason in done.stderr
         assert done.stderr.count("\n") == 1
         assert done.stdout == ""
-    assert "needs the --checkpoint" in fit("--resume", code=2).stderr
+    assert "needs a --checkpoint" in fit("--resume", code=2).stderr
 
 
 def test_a_full_disk_is_one_error_and_leaves_the_last_good_file(

@@ -103,10 +103,12 @@ def test_a_choice_is_what_pandas_chooses(suffix, tmp_path):
 
 def test_what_has_no_columns_to_choose(tmp_path):
     np.save(tmp_path / "a.npy", VALUES)
-    sentence = "is no table with names, so that columns='0' has no meaning"
+    sentence = (
+        "takes no columns='0' (--columns): that is for .csv, .csv.gz, .tsv, .tsv.gz or .parquet"
+    )
     for load in (load_matrix, open_rows):
         assert refusal(load, tmp_path / "a.npy", columns="0") == sentence
-    sentence = "is no text, so that header=False has no meaning"
+    sentence = "takes no header=False (--header): that is for .csv, .csv.gz, .tsv or .tsv.gz"
     assert refusal(load_matrix, tmp_path / "a.npy", header=False) == sentence
 
 
@@ -214,5 +216,5 @@ def test_columns_of_a_pattern(tmp_path):
     assert len(record) == 1  # not one for each file
     assert np.array_equal(open_rows(pattern, columns=iter(["c"]))[:], every[:, 1:])
     assert np.array_equal(load(pattern, columns="c").train, every[:, 1:])
-    with pytest.raises(ExperimentError, match=r"\*\.parquet' is no text, so that header=True"):
+    with pytest.raises(ExperimentError, match=r"\*\.parquet' takes no header=True"):
         load(pattern, header=True)

@@ -5,16 +5,13 @@ import dataclasses
 import io
 import json
 import os
-import pty
 import signal
-import subprocess
-import sys
-import termios
-import time
 
+import commands
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from damage import part_of
 from rich.console import Console
 from sklearn.cluster import KMeans
 
@@ -22,11 +19,7 @@ from mnist_kmeans_mlx.benchmark import choose_arms
 from mnist_kmeans_mlx.benchmark import compare as compare_arms
 from mnist_kmeans_mlx.benchmark.result import QUOTED, STAGES, Spread
 from mnist_kmeans_mlx.cli import main
-from mnist_kmeans_mlx.report.compare_table import (
-    comparison_csv,
-    comparison_markdown,
-    comparison_view,
-)
+from mnist_kmeans_mlx.report import compare_table
 
 pytestmark = pytest.mark.slow
 
@@ -35,10 +28,7 @@ K = 6
 
 @pytest.fixture(scope="module")
 def images(mnist):
-    return {
-        "x_train": mnist.x_train[:1500], "y_train": mnist.y_train[:1500],
-        "x_test": mnist.x_test[:300], "y_test": mnist.y_test[:300],
-    }  # fmt: skip
+    return part_of(mnist, 1500, 300)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +137,7 @@ def text_of(view, width, **options):
 
 @pytest.mark.parametrize("width", [60, 80, 100, 160])
 def test_the_table_fits_the_terminal_and_tells_all(found, rows, width, device):
-    text = text_of(comparison_view(found, width), width)
+    text = text_of(compare_table.view(found, width), width)
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
     flat = " ".join(text.split())
@@ -172,44 +162,44 @@ def test_a_median_stands_with_its_range(found):
     case = found.cases[0]
     row = dataclasses.replace(case.rows[0], warm=Spread((3.0, 1.0, 12.34)), speedup=Spread((0.5,)))
     other = dataclasses.replace(found, cases=(dataclasses.replace(case, rows=(row,)),))
-    for text in (text_of(comparison_view(other, 200), 200), comparison_markdown(other)):
+    for text in (text_of(compare_table.view(other, 200), 200), compare_table.to_markdown(other)):
         assert "3.00 (1.00–12.3)" in text
         assert "0.50" in text
 
 
 def test_a_mismatch_cannot_be_overlooked(broken):
-    view = comparison_view(broken, 100)
+    view = compare_table.view(broken, 100)
     text = text_of(view, 100)
     assert "MISMATCH" in text
     assert f"FAILED  {broken.failures[0]}" in text
     assert "\x1b[1;31m" in text_of(view, 100, force_terminal=True, color_system="standard")
-    assert f"**FAILED** {broken.failures[0]}" in comparison_markdown(broken)
-    assert "MISMATCH" in comparison_csv(broken)
+    assert f"**FAILED** {broken.failures[0]}" in compare_table.to_markdown(broken)
+    assert "MISMATCH" in compare_table.to_csv(broken)
 
 
 def test_the_notebooks_figures_are_marked_as_quoted(broken, found):
-    for text in (text_of(comparison_view(broken, 200), 200), comparison_markdown(broken)):
+    for text in (text_of(compare_table.view(broken, 200), 200), compare_table.to_markdown(broken)):
         (line,) = (line for line in text.splitlines() if "scikit-learn, quoted" in line)
         assert "37.6" in line
         assert "67.64" in line
         assert "Quoted, not measured here: the log of the notebook" in text
         assert "MacBook Air (M2) at 37.6 s with 6 clusters (train accuracy 0.67643)" in text
-    assert "quoted" not in comparison_markdown(found).lower()
+    assert "quoted" not in compare_table.to_markdown(found).lower()
 
 
 def test_markdown_is_a_table(found):
-    lines = comparison_markdown(found).splitlines()
+    lines = compare_table.to_markdown(found).splitlines()
     table = lines[: lines.index("")]
     assert len(table) == 2 + len(found.cases[0].rows)
     assert len({line.count("|") for line in table}) == 1
     hostile = dataclasses.replace(found, data={**found.data, "name": "<b>|`x`\x1b[31m"})
-    text = comparison_markdown(hostile)
+    text = compare_table.to_markdown(hostile)
     assert r"\<b\>\|\`x\`" in text
     assert "\x1b" not in text
 
 
 def test_csv_has_every_number(found, rows):
-    lines = list(csv.DictReader(io.StringIO(comparison_csv(found))))
+    lines = list(csv.DictReader(io.StringIO(compare_table.to_csv(found))))
     assert [line["arm"] for line in lines] == list(rows)
     for line, row in zip(lines, rows.values(), strict=True):
         assert line["n_clusters"] == str(K)
@@ -246,12 +236,8 @@ def call(monkeypatch, found, tmp_path):
 
     def run(*words, result=found, code=0):
         monkeypatch.setattr("mnist_kmeans_mlx.benchmark.compare", lambda *a, **k: result)
-        words = ["compare", *map(str, words)]
         environment = {"COLUMNS": "100", "XDG_STATE_HOME": str(tmp_path / "state")}
-        done = CliRunner().invoke(main, words, env=environment, prog_name="mnist-kmeans-mlx")
-        assert done.exit_code == code, done.output
-        assert done.exception is None or isinstance(done.exception, SystemExit)
-        return done
+        return commands.call("compare", *words, code=code, env=environment)
 
     monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
     monkeypatch.delenv("OPENBLAS_L2_SIZE", raising=False)
@@ -260,10 +246,10 @@ def call(monkeypatch, found, tmp_path):
 
 def test_each_form_of_output(call, found):
     assert call("--json").stdout == json.dumps(found.to_dict()) + "\n"
-    assert call("--markdown").stdout == comparison_markdown(found)
-    assert call("--csv").stdout == comparison_csv(found)
+    assert call("--markdown").stdout == compare_table.to_markdown(found)
+    assert call("--csv").stdout == compare_table.to_csv(found)
     done = call()
-    assert done.stdout == text_of(comparison_view(found, 100), 100)
+    assert done.stdout == text_of(compare_table.view(found, 100), 100)
     assert done.stderr == ""
 
 
@@ -273,8 +259,8 @@ def test_the_result_is_saved_in_every_form(call, found, tmp_path):
     assert done.stderr == f"Saved compare.json, compare.md, compare.csv in {folder}\n"
     assert sorted(os.listdir(folder)) == ["compare.csv", "compare.json", "compare.md"]
     assert (folder / "compare.json").read_text() == done.stdout
-    assert (folder / "compare.md").read_text() == comparison_markdown(found)
-    assert (folder / "compare.csv").read_text() == comparison_csv(found)
+    assert (folder / "compare.md").read_text() == compare_table.to_markdown(found)
+    assert (folder / "compare.csv").read_text() == compare_table.to_csv(found)
     assert call("--save", folder, "-q").stderr == ""
 
 
@@ -365,36 +351,18 @@ def test_ctrl_c_ends_the_workers(tmp_path):
     """On a terminal, where Ctrl-C reaches the workers too."""
     np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(size=(40_000, 50)))
     (tmp_path / "tmp").mkdir()
-    terminal, end = pty.openpty()
-    termios.tcsetwinsize(end, (24, 80))
-    command = "-m mnist_kmeans_mlx compare -k 200 --n-init 50 --arms sklearn-lloyd-float64 --data"
-    process = subprocess.Popen(
-        [sys.executable, "-W", "error", *command.split(), tmp_path / "rows.npy"],
-        env={**os.environ, "TMPDIR": str(tmp_path / "tmp"), "TERM": "xterm"},
-        stdin=end, stdout=subprocess.PIPE, stderr=end, start_new_session=True,
+    words = ("compare", "-k", 200, "--n-init", 50, "--arms", "sklearn-lloyd-float64", "--data")
+    group = []
+
+    def press(process):
+        group.append(process.pid)
+        os.killpg(process.pid, signal.SIGINT)
+
+    seen = commands.interrupted(
+        (*words, tmp_path / "rows.npy"), {**os.environ, "TMPDIR": str(tmp_path / "tmp")},
+        b"K = 200, round 1 of 3", press, start_new_session=True,
     )  # fmt: skip
-    os.close(end)
-    seen, sent, deadline = b"", False, time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            part = os.read(terminal, 1024)
-        except OSError:  # how a terminal on Linux says that nobody writes to it any more
-            break
-        if not part:
-            break
-        seen += part
-        if b"K = 200, round 1 of 3" in seen and not sent:
-            time.sleep(0.5)
-            os.killpg(process.pid, signal.SIGINT)
-            sent = True
-    os.close(terminal)
-    if time.monotonic() >= deadline:
-        process.kill()
-    assert process.stdout.read() == b""
-    process.stdout.close()
-    assert process.wait(60) == 130
-    assert b"Traceback" not in seen
     assert seen.endswith(b"Interrupted.\r\n")
     assert os.listdir(tmp_path / "tmp") == []
     with pytest.raises(ProcessLookupError):  # nobody of its group is left
-        os.killpg(process.pid, 0)
+        os.killpg(group[0], 0)

@@ -1,10 +1,11 @@
-"""The frame: which room may import which, what stays out of a room, what loads when."""
+"""The layout: which module may import which, what stays out of a module, what loads when."""
 
 import ast
 import inspect
 import json
 import subprocess
 import sys
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from types import FunctionType
@@ -16,7 +17,7 @@ import mnist_kmeans_mlx
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "mnist_kmeans_mlx"
 
-# An import points right, or sideways where that closes no circle. A new room is placed here first.
+# Imports point down, or sideways if that closes no circle. A new module is placed here first.
 LAYERS = [
     {"__main__"},
     {"cli"},
@@ -32,14 +33,14 @@ LAYERS = [
         "functions",
         "progress",
         "labeling",
-        "metrics",
+        "scores",
         "persistence",
         "checkpoint",
     },
     {"engine"},
     {"distributed"},
     {"device"},
-    {"threads", "arrays", "system"},
+    {"threads", "arrays", "formats", "system"},
 ]
 ENGINE_LAYERS = [
     {"engine.restarts"},
@@ -79,7 +80,7 @@ def module_name(path):
 
 
 MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
-ROOMS = sorted(MODULES.keys() - {""})
+NAMES = sorted(MODULES.keys() - {""})
 
 
 @cache
@@ -125,20 +126,20 @@ def rank(layers, name):
     pytest.fail(f"place {name} in the layers of {__file__}")
 
 
-def room(module):
+def part(module):
     return module.partition(".")[0]
 
 
-@pytest.mark.parametrize("module", ROOMS)
+@pytest.mark.parametrize("module", NAMES)
 def test_imports_point_one_way(module):
     for target in targets(module) - {""}:
-        assert rank(LAYERS, room(module)) <= rank(LAYERS, room(target)), f"{module} -> {target}"
-        if room(module) == room(target) == "engine" and "engine" not in (module, target):
+        assert rank(LAYERS, part(module)) <= rank(LAYERS, part(target)), f"{module} -> {target}"
+        if part(module) == part(target) == "engine" and "engine" not in (module, target):
             ranks = rank(ENGINE_LAYERS, module), rank(ENGINE_LAYERS, target)
             assert ranks[0] <= ranks[1], f"{module} -> {target}"
 
 
-@pytest.mark.parametrize("module", [name for name in ROOMS if room(name) == "engine"])
+@pytest.mark.parametrize("module", [name for name in NAMES if part(name) == "engine"])
 def test_ways_never_meet(module):
     way = next((way for way in WAYS if module.startswith(way)), None)
     for other in WAYS.keys() - {way}:
@@ -160,18 +161,31 @@ def test_imports_close_no_circle():
                 visit(target, [*trail, module])
             done.add(module)
 
-    for module in ROOMS:
+    for module in NAMES:
         visit(module, [])
 
 
-@pytest.mark.parametrize("module", ROOMS)
-def test_the_front_door_is_for_guests(module):
+def test_no_two_classes_of_one_name():
+    files = [*PACKAGE.rglob("*.py"), *ROOT.glob("scripts/**/*.py")]
+    found = Counter(
+        node.name
+        for path in files
+        if "engine" not in path.parts and path.name != "bench_gpu.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    )
+    # A benchmark's arm may run in an interpreter without this package, and its Worker is ours.
+    assert {name for name, count in found.items() if count > 1} <= {"Arm", "Worker"}
+
+
+@pytest.mark.parametrize("module", NAMES)
+def test_modules_do_not_import_from_the_public_interface(module):
     taken = {name for name in imports(module) if name.startswith("mnist_kmeans_mlx.")}
     taken = {name.partition(".")[2] for name in taken}
     assert not taken & set(mnist_kmeans_mlx.__all__)
 
 
-@pytest.mark.parametrize("module", [name for name in ROOMS if room(name) == "engine"])
+@pytest.mark.parametrize("module", [name for name in NAMES if part(name) == "engine"])
 def test_the_engine_knows_only_arrays(module):
     assert not {name.partition(".")[0] for name in imports(module)} & NOT_IN_ENGINE
     names = {node.id for node in ast.walk(tree(module)) if isinstance(node, ast.Name)}
@@ -183,20 +197,20 @@ def test_the_engine_knows_only_arrays(module):
 )
 def test_a_test_file_is_named_for_its_module(path):
     known = {script.stem.strip("_") for script in ROOT.glob("scripts/*")} | ABOUT_THE_WHOLE
-    for module in ROOMS:
+    for module in NAMES:
         # engine.lloyd: test_lloyd or test_engine_lloyd
         parts = module.split(".")
         known |= {"_".join(parts[number:]).strip("_") for number in range(len(parts))}
     assert path.stem.removeprefix("test_") in known
 
 
-def test_front_door_opens_the_right_rooms():
+def test_public_names_come_from_the_right_modules():
     offered = {}
     for node in ast.walk(tree("")):
         if isinstance(node, ast.ImportFrom) and node.module.startswith("mnist_kmeans_mlx."):
             for alias in node.names:
                 offered[alias.name] = node.module.partition(".")[2]
-    assert offered == mnist_kmeans_mlx._ROOMS
+    assert offered == mnist_kmeans_mlx._MODULES
     assert sorted(offered) == sorted(mnist_kmeans_mlx.__all__)
     assert set(mnist_kmeans_mlx.__all__) <= set(dir(mnist_kmeans_mlx))
     with pytest.raises(AttributeError, match="no attribute 'KMedians'"):
@@ -204,7 +218,7 @@ def test_front_door_opens_the_right_rooms():
 
 
 @pytest.mark.parametrize("name", mnist_kmeans_mlx.__all__)
-def test_what_leaves_by_the_front_door_is_documented(name):
+def test_public_names_are_documented(name):
     thing = getattr(mnist_kmeans_mlx, name)
     assert thing.__module__.startswith("mnist_kmeans_mlx.")
     assert thing.__doc__

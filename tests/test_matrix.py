@@ -84,7 +84,7 @@ def test_keys(tmp_path):
         assert refusal(load_matrix, path, key="x") == "has no array 'x', but 'one', 'two'"
     np.save(tmp_path / "a.npy", one)
     assert refusal(load_matrix, tmp_path / "a.npy", key="one") == (
-        "holds a single array, so that key='one' has no meaning"
+        "takes no key='one' (--key): that is for .npz or .safetensors"
     )
 
 
@@ -168,8 +168,8 @@ def test_pickles_stay_closed(tmp_path):
 def test_an_unknown_suffix(name, tmp_path):
     (tmp_path / name).write_bytes(b"1,2\n3,4\n")
     assert refusal(load_matrix, tmp_path / name) == (
-        "is of an unknown kind: the suffixes read are .npy, .csv, .csv.gz, .tsv, .tsv.gz, "
-        ".parquet, .npz, .safetensors, and IDX files"
+        "is of an unknown kind: the suffixes read are .npy, .npz, .safetensors, .csv, .csv.gz, "
+        ".tsv, .tsv.gz, .parquet, -ubyte and -ubyte.gz"
     )
 
 
@@ -180,14 +180,14 @@ def test_an_unknown_suffix(name, tmp_path):
         ("a.npz", r"is not an .npz file (it starts with b'\x89PNG\r\n\x1a\n')"),
         ("a.csv", "is not text in UTF-8"),
         ("a.tsv", "is not text in UTF-8"),
-        ("a.safetensors", "is not a safetensors file, or is cut short within its header"),
+        ("a.safetensors", "is not a safetensors file, or is damaged ("),
         ("a.parquet", r"is not a Parquet file (it starts with b'\x89PNG\r\n\x1a\n')"),
         ("a-ubyte", "is not an IDX file: its magic number is 89 50 4e 47"),
     ],
 )
 def test_a_picture_under_another_name(name, sentence, tmp_path):
     (tmp_path / name).write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
-    assert refusal(load_matrix, tmp_path / name) == sentence
+    assert refusal(load_matrix, tmp_path / name).startswith(sentence)
 
 
 @pytest.mark.parametrize("save", ["save", "savez"])

@@ -3,12 +3,14 @@
 import json
 import shlex
 
+import commands
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from click import Argument
 
-from mnist_kmeans_mlx import DatasetWarning, KMeans
+from mnist_kmeans_mlx import DatasetWarning, KMeans, load_matrix
 from mnist_kmeans_mlx.cli import main
+from mnist_kmeans_mlx.cli.options import _ABOUT_OUTPUT, command_line
 from mnist_kmeans_mlx.persistence import load_model
 
 ROWS = np.random.default_rng(0).normal(size=(30, 3)).round(3) + 9 * (np.arange(30) % 3)[:, None]
@@ -21,10 +23,7 @@ def call(tmp_path, device):
     settings = {"XDG_STATE_HOME": str(tmp_path / "state"), "MNIST_KMEANS_MLX_DEVICE": device}
 
     def run(*words, code=0, env=None):
-        words = [str(word) for word in words]
-        done = CliRunner().invoke(main, words, env={**settings, **(env or {})})
-        assert done.exit_code == code, (done.output, done.exception)
-        return done
+        return commands.call(*words, code=code, env={**settings, **(env or {})})
 
     return run
 
@@ -100,6 +99,53 @@ def test_every_command_reads_the_same_columns(suffix, call, table, tmp_path):
     page = tmp_path / "report.html"
     call("report", model, *data, "-o", page)
     assert page.read_text().count("<span>--columns</span> <span>x,y,z</span>") >= 2
+
+
+def test_rows_are_clustered_by_their_angles(call, tmp_path):
+    pytest.importorskip("pyarrow")
+    rows = np.random.default_rng(1).normal(size=(60, 3)) * np.arange(1, 61)[:, None]
+    np.save(tmp_path / "x.npy", rows)
+    words = ("--data", tmp_path / "x.npy", "-k", 4, "--seed", 0, "--metric", "cosine", "--no-log")
+    done = call("fit", *words, "--labels-out", tmp_path / "labels.parquet", "--json")
+    found = json.loads(done.stdout)
+    # Spherical k-means is k-means of unit rows with unit centres: an independent check of the cost.
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    labels = load_matrix(tmp_path / "labels.parquet")[:, 0]
+    sums = [np.linalg.norm(unit[labels == k].sum(axis=0)) for k in range(4)]
+    assert found["inertia"] == pytest.approx(len(rows) - np.sum(sums), rel=1e-6)
+    assert "--metric cosine" in found["command"]
+
+
+@pytest.mark.parametrize("suffix", ["npy", "csv", "parquet"])
+def test_answers_are_printed_and_written(call, numbers, tmp_path, suffix):
+    pytest.importorskip("pyarrow")
+    call("fit", "--data", numbers, "-k", 3, "--save", tmp_path / "model", "--no-log")
+    out = tmp_path / f"out.{suffix}"
+    done = call("predict", tmp_path / "model", numbers, "--json", "--out", out)
+    found = np.load(out) if suffix == "npy" else load_matrix(out)[:, 0]
+    assert found.tolist() == json.loads(done.stdout)["clusters"]
+
+
+SWITCHES = [
+    (command, option, value)
+    for command in main.commands.values()
+    for option in command.params
+    if getattr(option, "is_flag", False) and option.name not in {"help", *_ABOUT_OUTPUT}
+    for value in (True, False)
+    if value or option.secondary_opts
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "value"), SWITCHES, ids=lambda part: getattr(part, "name", str(part))
+)
+def test_a_switch_comes_back_in_the_command_that_repeats(command, option, value, numbers):
+    words = [(option.opts if value else option.secondary_opts)[0]]
+    arguments = [str(numbers)] * sum(isinstance(each, Argument) for each in command.params)
+    words += ["--out", "x.npy"] if command.name == "transform" else []
+    first = command.make_context(command.name, [*arguments, *words])
+    again = shlex.split(command_line(first))[2:]
+    assert command.make_context(command.name, again).params == first.params
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import mnist_kmeans_mlx
+from mnist_kmeans_mlx.cli import main
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = [ROOT / "scripts/demo", ROOT / "scripts/test", ROOT / ".ci/run"]
@@ -91,6 +93,19 @@ print(len(set(km.labels_.tolist())), __file__)
     assert clusters == "10"
     assert Path(file.strip()).is_relative_to(home)
     assert not list(empty.iterdir())
+
+
+def test_issue_forms_and_workflows_name_commands_that_there_are():
+    texts = [path.read_text() for path in ROOT.glob(".github/**/*.yml")]
+    named = re.findall(r"mnist-kmeans-mlx ([a-z]+)((?: [-\w,]+)*)", "\n".join(texts))
+    assert {"compare", "env", "fit"} <= {command for command, _ in named} <= set(main.commands)
+    for command, words in named:
+        main.commands[command].make_context(command, words.split())
+
+
+def test_the_version_is_in_one_place():
+    for name in ("pyproject.toml", "CITATION.cff"):
+        assert mnist_kmeans_mlx.__version__ not in (ROOT / name).read_text()
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+from mnist_kmeans_mlx.datasets.faults import Fault
 from mnist_kmeans_mlx.engine.lloyd import Run, State
 from mnist_kmeans_mlx.engine.restarts import Standing
-from mnist_kmeans_mlx.persistence import safetensors
-from mnist_kmeans_mlx.persistence.record import FOUND_AGAIN, Record, read_record
-from mnist_kmeans_mlx.persistence.safetensors import Damage
+from mnist_kmeans_mlx.persistence import tensors as tensor_files
+from mnist_kmeans_mlx.persistence.record import FOUND_AGAIN, Snapshot, read_snapshot
 
 N, D, K = 6, 3, 2
 
@@ -32,7 +32,7 @@ def make_record(**changes):
         "generator": generator.get_state(legacy=False),
         "standing": Standing(1, best, state),
     }
-    return Record(**{**fields, **changes})
+    return Snapshot(**{**fields, **changes})
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def path(tmp_path):
 
 
 def write(path, record):
-    path.write_bytes(b"".join(record.pack()))
+    path.write_bytes(record.pack())
     return path
 
 
@@ -54,7 +54,7 @@ def test_everything_comes_back_to_the_last_bit(parts, path):
     if parts in ("state", "none"):
         standing = dataclasses.replace(standing, best=None, restart=0)
     record = make_record(standing=standing)
-    back = read_record(write(path, record))
+    back = read_snapshot(write(path, record))
     for name in ("identity", "seconds"):
         assert getattr(back, name) == getattr(record, name)
     generators = [np.random.RandomState() for _ in range(2)]
@@ -78,8 +78,7 @@ def test_everything_comes_back_to_the_last_bit(parts, path):
 
 def forged(path, tensors=None, texts=None, progress=None, identity=None):
     """A checkpoint with some of its parts replaced and its checksum right."""
-    with open(write(path, make_record()), "rb") as file:
-        arrays, words = safetensors.unpack(file, "mnist_kmeans_mlx.checkpoint", "checkpoint")
+    arrays, words = tensor_files.unpack(write(path, make_record()).read_bytes())
     for key, changes in (("progress", progress), ("identity", identity)):
         value = json.loads(words[key])
         for place, item in (changes or {}).items():
@@ -91,7 +90,7 @@ def forged(path, tensors=None, texts=None, progress=None, identity=None):
         words[key] = json.dumps(value)
     arrays |= {key: np.asarray(array) for key, array in (tensors or {}).items()}
     arrays = {key: array for key, array in arrays.items() if array.size}
-    path.write_bytes(b"".join(safetensors.pack(arrays, {**words, **(texts or {})})))
+    path.write_bytes(tensor_files.pack(arrays, {**words, **(texts or {})}))
     return path
 
 
@@ -100,7 +99,7 @@ def forged(path, tensors=None, texts=None, progress=None, identity=None):
     [
         ({"texts": {"format": "x"}}, "not a checkpoint of mnist-kmeans-mlx"),
         ({"texts": {"package_version": "0.0.9"}}, "was written by mnist-kmeans-mlx '0.0.9'"),
-        ({"texts": {"format_version": "1"}}, "finish it with that version, or begin anew"),
+        ({"texts": {"format_version": "1"}}, "finish it with that version, or start again"),
         ({"texts": {"progress": "{"}}, "is damaged"),
         ({"texts": {"progress": "[]"}}, "is damaged"),
         ({"texts": {"identity": "{}"}}, "lacks 'shape'"),
@@ -131,24 +130,24 @@ def forged(path, tensors=None, texts=None, progress=None, identity=None):
     ],
 )
 def test_a_forged_file_is_refused(changes, match, path):
-    with pytest.raises(Damage, match=match) as caught:
-        read_record(forged(path, **changes))
+    with pytest.raises(Fault, match=match) as caught:
+        read_snapshot(forged(path, **changes))
     assert "\n" not in str(caught.value)
 
 
 def test_forging_as_such_does_no_damage(path):
-    assert read_record(forged(path)).seconds == 1 / 3
+    assert read_snapshot(forged(path)).seconds == 1 / 3
 
 
 def test_a_file_cut_or_changed_anywhere_is_refused(path):
     good = write(path, make_record()).read_bytes()
     for at in range(0, len(good), 61):
         path.write_bytes(good[:at])
-        with pytest.raises(Damage):
-            read_record(path)
+        with pytest.raises(Fault):
+            read_snapshot(path)
         path.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
-        with pytest.raises(Damage):
-            read_record(path)
+        with pytest.raises(Fault):
+            read_snapshot(path)
 
 
 def test_a_claim_of_terabytes_takes_no_memory(path):
@@ -158,8 +157,8 @@ def test_a_claim_of_terabytes_takes_no_memory(path):
     header["state.previous"]["shape"] = [2**20, 2**20]
     text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + good[8 + length :])
-    with pytest.raises(Damage, match="place of an array"):
-        read_record(path)
+    with pytest.raises(Fault, match=r"damaged .*invalid"):
+        read_snapshot(path)
 
 
 def test_reading_a_checkpoint_runs_no_pickle(path):
@@ -167,10 +166,10 @@ def test_reading_a_checkpoint_runs_no_pickle(path):
 import sys
 def hear(event, arguments):
     assert not event.startswith(("pickle", "marshal", "subprocess", "socket", "import")), arguments
-from mnist_kmeans_mlx.persistence.record import read_record
-read_record({str(path)!r})
+from mnist_kmeans_mlx.persistence.record import read_snapshot
+read_snapshot({str(path)!r})
 sys.addaudithook(hear)
-read_record({str(path)!r})
+read_snapshot({str(path)!r})
 """
     write(path, make_record())
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,8 +6,9 @@ import pytest
 from pages import EVIL, call, make_inputs
 
 from mnist_kmeans_mlx.report.canvas import settings
-from mnist_kmeans_mlx.report.curves import against_k
-from mnist_kmeans_mlx.report.figures import _figures, save_figures
+from mnist_kmeans_mlx.report.charts import against_k as charts_on_page
+from mnist_kmeans_mlx.report.charts import charts_of
+from mnist_kmeans_mlx.report.figures import _figures, against_k, save_figures
 from mnist_kmeans_mlx.report.material import gather
 
 pytest.importorskip("matplotlib")
@@ -89,6 +90,20 @@ def test_curves_fill_their_figure(material, silhouette):
     assert seconds.get_ylim()[0] == 0
 
 
+def test_page_and_figure_draw_the_same(figures, material):
+    charts = charts_of(material.sweeps[0])
+    for chart, axis in zip(charts, figures["against-k"].axes, strict=True):
+        lines = axis.get_lines()[: len(chart.series)]
+        assert [list(map(tuple, line.get_xydata())) for line in lines] == [
+            list(series.points) for series in chart.series
+        ]
+    page = str(charts_on_page(material))
+    for chart in charts:
+        ends = [f"{chart.x.place(x):.2f},{100 - chart.y.place(y):.2f}"
+                for x, y in chart.series[0].points]  # fmt: skip
+        assert f'points="{" ".join(ends)}"' in page
+
+
 def test_a_logarithmic_axis_has_numbers_to_read(material):
     sweep = material.sweeps[0]
     spreads = [dict.fromkeys(("low", "median", "high"), sse) for sse in (9e4, 2e4, 4e3)]
@@ -102,7 +117,7 @@ def test_a_logarithmic_axis_has_numbers_to_read(material):
     texts = [
         text.get_text() for text in axis.get_yticklabels() if low <= text.get_position()[1] <= high
     ]
-    assert texts == ["5 k", "10 k", "20 k", "50 k", "100 k"]
+    assert texts == ["2 k", "5 k", "10 k", "20 k", "50 k", "100 k"]
 
 
 def test_the_bars_are_the_accuracies(figures, material):

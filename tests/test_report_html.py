@@ -12,9 +12,9 @@ from pages import EVIL, K, Page, a_comparison, a_sweep, call, make_inputs
 
 from mnist_kmeans_mlx import KMeans, save_model
 from mnist_kmeans_mlx.persistence import Model, load_model
+from mnist_kmeans_mlx.report.axes import ticks
 from mnist_kmeans_mlx.report.markup import png, tag
 from mnist_kmeans_mlx.report.material import _data_of
-from mnist_kmeans_mlx.report.svg import ticks
 
 
 @pytest.fixture(scope="module")

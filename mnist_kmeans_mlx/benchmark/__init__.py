@@ -1,4 +1,4 @@
-"""Timings one can trust: arms in processes of their own, taking turns, checked before shown."""
+"""Fair timings: each arm has its own process, arms alternate, and results are verified."""
 
 from mnist_kmeans_mlx.benchmark.arms import ARMS, REFERENCE, Arm, BenchmarkError, choose_arms
 from mnist_kmeans_mlx.benchmark.flow import compare

@@ -1,10 +1,14 @@
-"""What is compared: a library, its algorithm, its precision and where it runs."""
+"""The arms of a comparison: library, algorithm, precision and device."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-__all__ = ["ARMS", "REFERENCE", "SECOND", "Arm", "BenchmarkError", "choose_arms"]
+T = TypeVar("T")
+
+__all__ = ["ARMS", "REFERENCE", "SECOND", "Arm", "BenchmarkError", "choose_arms", "rotated"]
 
 
 class BenchmarkError(ValueError):
@@ -47,14 +51,20 @@ ARMS = (
     *(Arm(f"mlx-{device}", "mnist-kmeans-mlx", device, "auto") for device in ("cpu", "gpu")),
 )
 
-# What every answer is held against, and what is asked if ours is another: where rows are exactly
-# as near to two centres, rounding decides, and scikit-learn's own two algorithms part.
+# Every result is checked against REFERENCE, and ours against SECOND if it differs: with exact ties
+# rounding decides, so that scikit-learn's two algorithms differ.
 REFERENCE = ARMS[0]
 SECOND = ARMS[2]
 
 
+def rotated(arms: Sequence[T], turn: int) -> list[T]:
+    """Return the arms in the order of a round: each round begins with another."""
+    first = turn % max(1, len(arms))
+    return [*arms[first:], *arms[:first]]
+
+
 def choose_arms(names: str) -> tuple[Arm, ...]:
-    """Find arms by their names or the first parts of these.
+    """Find arms by name, or by the first parts of a name.
 
     Parameters
     ----------

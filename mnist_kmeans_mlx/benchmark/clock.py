@@ -39,7 +39,7 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Count what is done within for a stage of the engine, then go on with the one before."""
+        """Count the block as a stage of the engine, then return to the stage before."""
         before = self.switch(name)
         try:
             yield

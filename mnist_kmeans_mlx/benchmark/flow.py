@@ -1,4 +1,4 @@
-"""The comparison itself: every arm in turn, every answer held against the reference."""
+"""The comparison: arms alternate, and every result is checked against the reference."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mnist_kmeans_mlx.benchmark.arms import ARMS, REFERENCE, SECOND, Arm, BenchmarkError
+from mnist_kmeans_mlx.benchmark.arms import ARMS, REFERENCE, SECOND, Arm, BenchmarkError, rotated
 from mnist_kmeans_mlx.benchmark.judge import Answer, Judge
 from mnist_kmeans_mlx.benchmark.notes import case_notes, general_notes
 from mnist_kmeans_mlx.benchmark.process import Worker, WorkerFailed
 from mnist_kmeans_mlx.benchmark.result import QUOTED, STAGES, Case, Comparison, Row, Spread, spread
-from mnist_kmeans_mlx.experiment.data import Data, check_clusters, checksum, load
-
-if TYPE_CHECKING:
-    from mnist_kmeans_mlx.datasets.columns import Columns
+from mnist_kmeans_mlx.experiment.data import Data, check_clusters, load
+from mnist_kmeans_mlx.persistence.checksum import checksum
 
 __all__ = ["compare"]
 
@@ -54,12 +52,9 @@ def compare(
     seed: int = 0,
     max_iter: int = 300,
     tol: float = 1e-4,
-    key: str | None = None,
-    labels: str | os.PathLike[str] | None = None,
-    header: bool | None = None,
-    columns: Columns | None = None,
     command: str = "",
     observe: Observer | None = None,
+    **named: Any,
 ) -> Comparison:
     """Time the same clustering in scikit-learn and here, and check that it is the same.
 
@@ -70,11 +65,11 @@ def compare(
 
     Parameters
     ----------
-    source, key, labels, header, columns
+    source
         As for `mnist_kmeans_mlx.experiment.load`.
     n_clusters : iterable of int
     arms : iterable of Arm
-        Those that cannot run here are told with the reason.
+        Arms that cannot run here are listed with the reason.
     n_init, seed, max_iter, tol
         The same for every arm; the seeding is k-means++.
     repeat : int
@@ -83,6 +78,8 @@ def compare(
         Kept in the result.
     observe : callable, optional
         Called with what is being done, in words.
+    **named
+        ``key``, ``labels``, ``header`` and ``columns``, as for `load`.
 
     Returns
     -------
@@ -99,12 +96,10 @@ def compare(
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
     observe = observe or (lambda words: None)
-    if columns is not None and not isinstance(columns, str):
-        columns = list(columns)  # which each process is told
+    if not isinstance(named.get("columns"), str | None):
+        named["columns"] = list(named["columns"])  # sent to each process
     observe("Loading data")
-    data = load(source, key=key, labels=labels, header=header, columns=columns).held(
-        "compare on a part of it"
-    )
+    data = load(source, **named).held("compare on a part of it")
     counts = tuple(n_clusters)
     check_clusters(max(counts), len(data.train))
     observe("Looking at the machine")
@@ -117,9 +112,7 @@ def compare(
     job = {
         "do": "measure",
         "source": os.fspath(source),
-        "key": key,
-        "header": header,
-        "columns": columns,
+        **{name: named.get(name) for name in ("key", "header", "columns")},
         "checksum": checksum(data.train, data.test),
         **settings,
     }
@@ -174,8 +167,7 @@ class _Match:
     def run(self) -> Case:
         """Measure, then judge."""
         for turn in range(self.repeat):
-            first = turn % max(1, len(self.able))
-            for arm in self.able[first:] + self.able[:first]:
+            for arm in rotated(self.able, turn):
                 if not self.series[arm].failure:
                     self._measure(arm, turn)
         if self.able:
@@ -278,7 +270,7 @@ class _Match:
         return not judge.objections(judge.examine(answer))
 
     def _unchecked(self, arm: Arm, why_no_reference: str) -> Row:
-        """Row of an arm that has no answer, or none to be held against."""
+        """Row of an arm without a result, or without a reference to check it against."""
         if arm not in self.able:
             return Row(arm, "cannot run", self.unavailable[arm.name])
         series = self.series[arm]
@@ -298,7 +290,7 @@ class _Match:
 
 
 def _fastest(rows: Iterable[Row], wanted: Callable[[Row], bool]) -> Row | None:
-    """Fastest arm of scikit-learn among those that are wanted and broke down in no round."""
+    """Fastest arm of scikit-learn among the wanted ones that failed in no round."""
     timed = [
         (row.warm.median, index, row)
         for index, row in enumerate(rows)

@@ -16,12 +16,12 @@ import numpy.typing as npt
 
 from mnist_kmeans_mlx.experiment.data import Data
 
-__all__ = ["Answer", "Judge"]
+__all__ = ["Answer", "Judge", "blocks", "named"]
 
-# How far, relatively, the SSE may lie from that of the reference.
+# Largest relative difference of SSE from the reference.
 SSE_LIMIT = 1e-5
-# Two squared distances closer than this, relatively, are decided by rounding; so are those of rows
-# that sit on their centres but for this share of their squared norms.
+# Two squared distances count as equal if they differ by less than TIE of the larger, plus
+# ON_CENTER of the row's squared norm (for rows that coincide with a centre).
 TIE = 1e-9
 ON_CENTER = 1e-24
 # Bytes of float64 rows to work on at once.
@@ -44,7 +44,7 @@ class Answer:
 
     @classmethod
     def read(cls, folder: Path, told: dict[str, Any]) -> Answer:
-        """Take what a worker told and left in a folder."""
+        """Read the answer of a worker, and the arrays that it saved in a folder."""
         test = folder / "test.npy"
         return cls(
             np.load(folder / "labels.npy"),
@@ -68,7 +68,7 @@ class Judge:
     def __init__(self, data: Data, reference: Answer) -> None:
         self.data, self.reference = data, reference
         self._inertia = sse(data, reference)
-        # What rounding may leave of rows that sit on their centres.
+        # SSE that rounding alone may leave for rows that coincide with their centres.
         self._nothing = 1e-14 * _squares(data)
 
     def examine(self, answer: Answer) -> dict[str, Any]:
@@ -92,7 +92,7 @@ class Judge:
         }
 
     def objections(self, found: dict[str, Any]) -> tuple[str, ...]:
-        """Say what in an answer is not as in the reference; in one of ours it must be."""
+        """List the differences from the reference; an answer of ours must have none."""
         said = []
         if not abs(found["inertia_gap"]) <= SSE_LIMIT:
             said.append(f"its SSE is {100 * found['inertia_gap']:+.3g} % off scikit-learn's")
@@ -124,7 +124,7 @@ class Judge:
 def sse(data: Data, answer: Answer) -> float:
     """Sum of squared distances of the rows to the centres of their labels, in float64."""
     total = 0.0
-    for part in _blocks(len(data.train), data.train.shape[1]):
+    for part in blocks(len(data.train), data.train.shape[1]):
         block = data.train[part].astype(np.float64)
         block -= answer.centers[answer.labels[part]]
         total += float(np.square(block, out=block).sum())
@@ -133,7 +133,7 @@ def sse(data: Data, answer: Answer) -> float:
 
 def _squares(data: Data) -> float:
     """Sum of the squares of all values."""
-    parts = _blocks(len(data.train), data.train.shape[1])
+    parts = blocks(len(data.train), data.train.shape[1])
     total = sum(float(np.square(data.train[part], dtype=np.float64).sum()) for part in parts)
     return total / data.unit**2
 
@@ -141,7 +141,7 @@ def _squares(data: Data) -> float:
 def _ties(answer: Answer, reference: Answer, data: Data, rows: npt.NDArray[np.intp]) -> int:
     """How many rows are equally near, among the centres of the reference, to both clusters."""
     count = 0
-    for part in _blocks(len(rows), data.train.shape[1]):
+    for part in blocks(len(rows), data.train.shape[1]):
         chosen = rows[part]
         block = data.train[chosen].astype(np.float64)
         own, other = (
@@ -157,16 +157,22 @@ def _accuracies(answer: Answer, data: Data) -> tuple[float | None, float | None]
     """Train and test accuracy if each cluster stands for the class most frequent in it."""
     if data.y_train is None:
         return None, None
-    counts = np.zeros((len(answer.centers), int(data.y_train.max()) + 1), dtype=np.intp)
-    np.add.at(counts, (answer.labels, data.y_train), 1)
-    named = counts.argmax(axis=1)
-    train = float(np.mean(named[answer.labels] == data.y_train))
+    classes = named(answer.labels, data.y_train, len(answer.centers))
+    train = float(np.mean(classes[answer.labels] == data.y_train))
     if answer.test is None or data.y_test is None:
         return train, None
-    return train, float(np.mean(named[answer.test] == data.y_test))
+    return train, float(np.mean(classes[answer.test] == data.y_test))
 
 
-def _blocks(n: int, width: int) -> Iterator[slice]:
+def named(labels: npt.NDArray[Any], truth: npt.NDArray[Any], k: int) -> npt.NDArray[np.intp]:
+    """Class that is the most frequent in each cluster."""
+    counts = np.zeros((k, int(truth.max()) + 1), dtype=np.intp)
+    np.add.at(counts, (labels, truth), 1)
+    return counts.argmax(axis=1)
+
+
+def blocks(n: int, width: int) -> Iterator[slice]:
+    """Slices of rows that take some 32 MB as float64."""
     step = max(1, BLOCK // (8 * width))
     for start in range(0, n, step):
         yield slice(start, min(start + step, n))

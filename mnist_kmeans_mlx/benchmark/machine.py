@@ -1,4 +1,4 @@
-"""What a machine is and what it multiplies with, told by a process that computes nothing else."""
+"""Description of the machine and its BLAS, by a process that computes nothing else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mnist_kmeans_mlx.system import cores, machine_name
 __all__ = ["survey"]
 
 
-def survey() -> dict[str, Any]:
+def survey(device: str = "auto") -> dict[str, Any]:
     """Describe the machine, and say which arms cannot run on it.
 
     Returns
@@ -31,7 +31,7 @@ def survey() -> dict[str, Any]:
         unavailable = {arm.name: reason for arm in ARMS if arm.ours}
         machine = _without_mlx()
     else:
-        machine = describe("auto")
+        machine = describe(device)
         for arm in ARMS:
             try:
                 if arm.ours:

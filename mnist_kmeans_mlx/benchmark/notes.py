@@ -1,4 +1,4 @@
-"""What one must know to read the numbers of a comparison."""
+"""Notes for readers of a comparison."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from mnist_kmeans_mlx.benchmark.result import Row
 
 __all__ = ["SLOWING", "case_notes", "general_notes", "slowed"]
 
-# They override what OpenBLAS finds fit for the processor.
+# They override OpenBLAS's own choice of kernel and block size.
 SLOWING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
-# Beyond this, other seeds alone are no good reason for another SSE.
+# Relative difference of SSE above which other seeds are no sufficient explanation.
 _OWN_SEEDS_LIMIT = 0.05
 
 
@@ -30,8 +30,9 @@ def general_notes(arms: Iterable[Arm], machine: Mapping[str, Any]) -> tuple[str,
         )
         unseen = "" if REFERENCE.name in names else ", run once for this and not timed"
         notes.append(
-            f"Answers were held against {REFERENCE.name}{unseen}: SSE within 1e-5, the same labels "
-            "but for exact ties, the same number of iterations. SSE is recomputed in float64."
+            f"Results were checked against {REFERENCE.name}{unseen}: SSE within 1e-5, the same "
+            "labels except for exact ties, the same number of iterations. SSE is recomputed in "
+            "float64."
         )
     if "scikit-learn" in libraries:
         notes.append(
@@ -42,7 +43,9 @@ def general_notes(arms: Iterable[Arm], machine: Mapping[str, Any]) -> tuple[str,
     if "mnist-kmeans-mlx" in libraries:
         notes.append("Ours takes the rows as they are: it checks, converts and uploads inside fit.")
     if "mlx-cpu" in names:
-        notes.append(_what_mlx_on_a_cpu_is(machine))
+        notes.append(
+            "mlx-cpu computes with NumPy on all cores; bounds and sketches skip most comparisons."
+        )
     slowing = [name for name in SLOWING if name in machine.get("settings", {})]
     if slowing:
         notes.append(slowed(slowing))
@@ -55,19 +58,6 @@ def slowed(names: Iterable[str]) -> str:
         f"{' and '.join(names)} set in the environment may keep OpenBLAS, and so NumPy and "
         "scikit-learn, from the kernel and block size that suit this processor: unset what you can "
         "before you publish figures."
-    )
-
-
-def _what_mlx_on_a_cpu_is(machine: Mapping[str, Any]) -> str:
-    products = (
-        "and the matrix products go through NumPy as well, because MLX's wheels for Linux link a "
-        "slow BLAS"
-        if str(machine.get("system", "")).startswith("Linux")
-        else "and only seeding and the first centroids multiply through MLX"
-    )
-    return (
-        "mlx-cpu works on host memory: the E-step keeps bounds that spare most comparisons and "
-        f"computes with NumPy, {products}."
     )
 
 

@@ -1,45 +1,62 @@
-"""A worker as seen by who started it: asked one thing, heard to its end, never left behind."""
+"""The parent's side of a worker process: send a job, read the answer, always end the process."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["Worker", "WorkerFailed"]
+from mnist_kmeans_mlx.system import same_package
 
-_WORKER = "mnist_kmeans_mlx.benchmark.worker"
+__all__ = ["TimeLimit", "Worker", "WorkerFailed"]
+
+# Nothing is imported from the folder it is started in.
+_COMMAND = (sys.executable, "-P", "-m", "mnist_kmeans_mlx.benchmark.worker")
 
 
 class WorkerFailed(RuntimeError):
-    """A worker broke down, or said that it cannot go on."""
+    """A worker ended without an answer, or reported an error."""
+
+
+class TimeLimit(WorkerFailed):
+    """A worker took longer than it may; its process is gone."""
 
 
 class Worker:
-    """A fresh process for one job, ended with the block that it is used in."""
+    """A fresh process that answers jobs, ended with the block that it is used in.
 
-    def __init__(self) -> None:
-        # The same package as here, wherever it was started from, and nothing from the folder.
-        paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    Parameters
+    ----------
+    command : sequence of str, optional
+        What to run: reads a job as a line of JSON, and writes events and its answer as others.
+    environment : mapping, optional
+        Of the process; by default one in which Python finds this package.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str | os.PathLike[str]] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115
         self._started = time.perf_counter()
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", _WORKER],
+                command or _COMMAND,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._complaints,
-                env=environment,
+                env=same_package() if environment is None else environment,
+                bufsize=0,  # select() does not see what a buffer has read ahead
             )
         except BaseException:
             self._complaints.close()
@@ -54,24 +71,33 @@ class Worker:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process."""
         self.process.kill()
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout, self._complaints):
             if stream is not None:
-                with contextlib.suppress(OSError):  # what was still to be written
+                with contextlib.suppress(OSError):  # on unsent data
                     stream.close()
 
     def ask(
-        self, job: dict[str, Any], observe: Callable[[str, float], None] = lambda event, at: None
+        self,
+        job: Mapping[str, Any],
+        observe: Callable[[str, float], None] = lambda event, at: None,
+        limit: float | None = None,
     ) -> dict[str, Any]:
         """Have a job done.
 
         Parameters
         ----------
-        job : dict
-            What `worker.main` reads.
+        job : mapping
+            What the process reads.
         observe : callable, optional
             Called with each event that the worker tells and the seconds since its start.
+        limit : float, optional
+            Most seconds between two lines of the worker.
 
         Returns
         -------
@@ -83,23 +109,28 @@ class Worker:
         WorkerFailed
             There is none; the message says why.
         """
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
+        stdin, stdout = self.process.stdin, self.process.stdout
+        assert stdin is not None
+        assert stdout is not None
         # A worker that is already gone is noticed below.
         with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps(job).encode() + b"\n")
-            self.process.stdin.flush()
-        for line in self.process.stdout:
+            stdin.write(json.dumps(job).encode() + b"\n")
+        while True:
+            if not select.select([stdout], [], [], limit)[0]:
+                self.close()
+                raise TimeLimit(f"took longer than {limit:.3g} s")
+            line = stdout.readline()
+            if not line:
+                raise WorkerFailed(self._last_words())
             answer = json.loads(line)
             if "error" in answer:
                 raise WorkerFailed(answer["error"])
             if "event" not in answer:
                 return dict(answer)
             observe(answer["event"], time.perf_counter() - self._started)
-        raise WorkerFailed(self._last_words())
 
     def _last_words(self) -> str:
-        """How the process ended, and the last that it complained of."""
+        """How the process ended, and the last line of its stderr."""
         code = self.process.wait()
         if code < 0:
             name = signal.Signals(-code).name

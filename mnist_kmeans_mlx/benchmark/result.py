@@ -1,4 +1,4 @@
-"""What a comparison found, frozen, and as JSON."""
+"""The result of a comparison, frozen, and as JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["QUOTED", "STAGES", "Case", "Comparison", "Row", "Spread"]
 # data, "upload" checks and converts the rows and brings them to the device.
 STAGES = ("start", "load", "upload", "seeding", "iterations", "final")
 
-# The log of the notebook that this package grew from, word for word but for the form.
+# Figures from the log of the original notebook.
 QUOTED: tuple[Mapping[str, Any], ...] = tuple(
     {
         "n_clusters": n_clusters,
@@ -69,7 +69,7 @@ class Row:
     cold, warm : Spread or None
         Seconds of the first fit in a fresh process and of the next one.
     stages : dict of str to float
-        Median seconds of those of `STAGES` that could be told apart, in warm fits.
+        Median seconds of those of `STAGES` that could be measured, in warm fits.
     speedup : Spread or None
         How many times as long the fastest arm of scikit-learn took, round by round; None where
         the answer is wrong.

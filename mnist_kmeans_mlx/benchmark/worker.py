@@ -1,4 +1,4 @@
-"""The process of one arm: told on stdin what to fit, it says on stdout how long that took.
+"""The process of one arm: it reads a job from stdin and writes timings to stdout.
 
 Every answer is a line of JSON. It ends when its stdin does, and so never outlives who started it.
 """
@@ -6,7 +6,6 @@ Every answer is a line of JSON. It ends when its stdin does, and so never outliv
 from __future__ import annotations
 
 import gc
-import hashlib
 import json
 import os
 import signal
@@ -26,7 +25,7 @@ Say = Callable[[dict[str, Any]], None]
 
 
 class _ScikitLearn:
-    """Fits with scikit-learn: rows are converted beforehand, and one more fit tells stages."""
+    """Fits with scikit-learn: rows are converted first, and an extra fit measures the stages."""
 
     def __init__(self, arm: Arm) -> None:
         import sklearn.cluster
@@ -113,11 +112,12 @@ def _parameters(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def measure(job: dict[str, Any], say: Say) -> dict[str, Any]:
-    """Load, fit as often as told, and leave the answer of the last fit in a folder."""
+    """Load, fit the given number of times, and save the answer of the last fit in a folder."""
     import numpy as np
 
     from mnist_kmeans_mlx.datasets import DatasetWarning
-    from mnist_kmeans_mlx.experiment.data import checksum, load
+    from mnist_kmeans_mlx.experiment.data import load
+    from mnist_kmeans_mlx.persistence.checksum import checksum
 
     arm = Arm(**job["arm"])
     fitter = _Ours(arm) if arm.ours else _ScikitLearn(arm)
@@ -139,7 +139,7 @@ def measure(job: dict[str, Any], say: Say) -> dict[str, Any]:
         say({"event": "fit"})
         model, seconds, inside = fitter.fit(job)
         fits.append({"seconds": seconds, "stages": {**stages, **inside}})
-        answers.add(_fingerprint(model))
+        answers.add(checksum(np.asarray(model.labels_, np.int32), np.array([model.n_iter_])))
     seeds: list[int] = []
     if job["staged"] and isinstance(fitter, _ScikitLearn):
         say({"event": "stages"})
@@ -159,14 +159,6 @@ def measure(job: dict[str, Any], say: Say) -> dict[str, Any]:
     }
 
 
-def _fingerprint(model: Any) -> str:
-    """What must be the same whenever the same is fitted again."""
-    import numpy as np
-
-    labels = np.ascontiguousarray(model.labels_, dtype=np.int32)
-    return hashlib.sha256(labels.tobytes() + str(model.n_iter_).encode()).hexdigest()
-
-
 def _end_with_parent() -> None:
     sys.stdin.read()
     os._exit(0)
@@ -174,9 +166,9 @@ def _end_with_parent() -> None:
 
 def main() -> None:
     """Do the one job that is read from stdin."""
-    # Who started this process ends it; Ctrl-C on a terminal goes to both.
+    # The parent ends this process; Ctrl-C on a terminal reaches both.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # What libraries print must not get among the answers.
+    # Keep what libraries print out of the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
@@ -198,7 +190,7 @@ def main() -> None:
         answer = {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
     say(answer)
     answers.close()
-    # Threads of libraries may wait for ever at the interpreter's own end.
+    # Threads of libraries may hang at interpreter shutdown.
     os._exit(0)
 
 

@@ -25,7 +25,7 @@ __all__ = ["main"]
 
 
 class _Group(click.Group):
-    """Tell people what went wrong in one sentence; a traceback is for mistakes of this package."""
+    """Report errors in one sentence; tracebacks are for bugs of this package."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)  # as they are added below, not by the alphabet

@@ -1,4 +1,4 @@
-"""``compare``: what the GPU buys, held against scikit-learn."""
+"""``compare``: timings of MLX and of scikit-learn, with a check of the results."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from mnist_kmeans_mlx.cli.options import (
     data_options,
     folder_option,
     format_option,
-    int_or_auto,
+    ks_option,
+    max_iter_option,
+    n_init_option,
     quiet_option,
-    whole_numbers,
 )
 
 __all__ = ["compare"]
@@ -33,15 +34,7 @@ def _arms(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
 
 @click.command(context_settings=SETTINGS)
 @data_options("What to cluster. auto: the MNIST that is bundled.")
-@click.option(
-    "-k",
-    "--ks",
-    metavar="K,K,...",
-    default="15,20",
-    show_default=True,
-    callback=whole_numbers(1, 10**6),
-    help="Numbers of clusters, with commas.",
-)
+@ks_option("15,20", "Numbers of clusters, with commas.")
 @click.option(
     "--arms",
     metavar="ARM,ARM,...",
@@ -49,23 +42,16 @@ def _arms(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
     show_default=True,
     callback=_arms,
     help="What to compare: sklearn-lloyd-float64, -float32, sklearn-elkan-..., mlx-cpu, mlx-gpu, "
-    "or first parts of these names.",
+    "or first parts of names.",
 )
 @click.option(
     "--repeat",
     type=click.IntRange(min=1),
     default=3,
     show_default=True,
-    help="Rounds, in each of which every arm has a fresh process.",
+    help="Rounds; each starts a fresh process per arm.",
 )
-@click.option(
-    "--n-init",
-    metavar="INTEGER|auto",
-    callback=int_or_auto,
-    default="auto",
-    show_default=True,
-    help="Restarts, of which the best is kept. auto: 1.",
-)
+@n_init_option("1")
 @click.option(
     "--seed",
     type=click.IntRange(0, 2**32 - 1),
@@ -73,13 +59,7 @@ def _arms(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
     show_default=True,
     help="Seed of the random draws, the same for every arm.",
 )
-@click.option(
-    "--max-iter",
-    type=click.IntRange(min=1),
-    default=300,
-    show_default=True,
-    help="Most iterations of a restart.",
-)
+@max_iter_option
 @folder_option
 @format_option
 @quiet_option
@@ -88,21 +68,16 @@ def compare(
     ctx: click.Context,
     /,
     data: str,
-    key: str | None,
-    header: bool | None,
-    columns: str | None,
-    labels: str | None,
     ks: tuple[int, ...],
     arms: str,
-    repeat: int,
     n_init: int | str,
     seed: int,
-    max_iter: int,
     save: str | None,
     json: bool,
     markdown: bool,
     csv: bool,
     quiet: bool,
+    **parameters: Any,
 ) -> None:
     """Time scikit-learn and MLX, and check that they agree.
 
@@ -124,56 +99,20 @@ def compare(
         with output.progress({}, quiet=quiet) as observe:
             found = compare_arms(
                 data,
-                key=key,
-                header=header,
-                columns=columns,
-                labels=labels,
                 n_clusters=ks,
                 arms=choose_arms(arms),
-                repeat=repeat,
                 n_init=1 if isinstance(n_init, str) else n_init,
                 seed=seed,
-                max_iter=max_iter,
                 command=command_line(ctx, seed),
                 observe=observe,
+                **parameters,
             )
-    _write(found, save, quiet)
-    _show(found, json=json, markdown=markdown, csv=csv)
+        from mnist_kmeans_mlx.report import compare_table
+    output.show_result(
+        found, compare_table, save, quiet=quiet, json=json, markdown=markdown, csv=csv
+    )
     if found.failures:
         more = len(found.failures) - 1
         raise click.ClickException(
             found.failures[0] + (f" And {more} more, see the result." if more else "")
         )
-
-
-def _write(found: Any, folder: str | None, quiet: bool) -> None:
-    if folder is None:
-        return
-    from json import dumps
-
-    from mnist_kmeans_mlx.report.compare_table import comparison_csv, comparison_markdown
-
-    files = {
-        "compare.json": dumps(found.to_dict(), allow_nan=False) + "\n",
-        "compare.md": comparison_markdown(found),
-        "compare.csv": comparison_csv(found),
-    }
-    output.save_all(folder, files, quiet=quiet)
-
-
-def _show(found: Any, *, json: bool, markdown: bool, csv: bool) -> None:
-    from mnist_kmeans_mlx.report.compare_table import (
-        comparison_csv,
-        comparison_markdown,
-        comparison_view,
-    )
-
-    if json:
-        output.emit_json(found.to_dict())
-    elif markdown:
-        output.emit_text(comparison_markdown(found))
-    elif csv:
-        output.emit_text(comparison_csv(found))
-    else:
-        console = output.stdout()
-        console.print(comparison_view(found, console.width))

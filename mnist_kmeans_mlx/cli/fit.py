@@ -15,11 +15,12 @@ from mnist_kmeans_mlx.cli.options import (
     command_line,
     data_options,
     device_option,
-    int_or_auto,
     json_option,
     log_option,
+    max_iter_option,
     memory_option,
-    npy_name,
+    n_init_option,
+    out_option,
     quiet_option,
 )
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["fit"]
 
-# With more clusters the gallery shows the largest, unless it is asked for.
+# With more clusters, the gallery shows the largest only, unless --gallery is given.
 _DRAWN = 100
 
 
@@ -43,32 +44,19 @@ _DRAWN = 100
     show_default=True,
     help="Number of clusters.",
 )
-@click.option(
-    "--n-init",
-    metavar="INTEGER|auto",
-    callback=int_or_auto,
-    default="auto",
-    show_default=True,
-    help="Restarts, of which the best is kept. auto: 1 for k-means++, 10 for random.",
-)
+@n_init_option("1 for k-means++, 10 for random")
 @click.option(
     "--seed",
     type=click.IntRange(0, 2**32 - 1),
     help="Seed of the random draws: the same seed finds the same clusters. [default: drawn]",
 )
-@click.option(
-    "--max-iter",
-    type=click.IntRange(min=1),
-    default=300,
-    show_default=True,
-    help="Most iterations of a restart.",
-)
+@max_iter_option
 @click.option(
     "--tol",
     type=click.FloatRange(min=0),
     default=1e-4,
     show_default=True,
-    help="Stop when the centres move less than this, relative to the variance of the data.",
+    help="Stop when the squared shift of the centres is at most this share of the mean variance.",
 )
 @click.option(
     "--init",
@@ -84,15 +72,19 @@ _DRAWN = 100
     show_default=True,
     help="How the nearest centres are found; the result is the same.",
 )
+@click.option(
+    "--metric",
+    type=click.Choice(["euclidean", "cosine"]),
+    default="euclidean",
+    show_default=True,
+    help="How distance is measured. cosine: by the angle between rows, whatever their lengths.",
+)
 @device_option
 @memory_option
-@click.option(
+@out_option(
     "--labels-out",
-    type=click.Path(dir_okay=False),
-    metavar="FILE.npy",
-    callback=npy_name,
-    help="Write the cluster number of each row. With {rank} in the name, each of several ranks "
-    "writes those of its own rows.",
+    "Write the cluster number of each row. With {rank} in the name, each of several ranks writes "
+    "those of its own rows.",
 )
 @click.option(
     "--save", type=click.Path(dir_okay=False), metavar="MODEL", help="Write the model to this file."
@@ -101,19 +93,19 @@ _DRAWN = 100
     "--checkpoint",
     type=click.Path(dir_okay=False),
     metavar="PATH",
-    help="Keep in this file how far the fit has come, for --resume.",
+    help="Keep the progress of the fit in this file, for --resume.",
 )
 @click.option(
     "--resume",
     is_flag=True,
-    help="Go on from the --checkpoint, if it exists, to the same result as without a break.",
+    help="Continue from the --checkpoint, if it exists, to the result of an uninterrupted fit.",
 )
 @log_option
-@click.option("--no-log", is_flag=True, help="Leave the experiment log alone.")
+@click.option("--no-log", is_flag=True, help="Do not write to the experiment log.")
 @click.option(
     "--gallery/--no-gallery",
     default=None,
-    help="Draw all centroids in full size. [default: up to 100, on a terminal without -q]",
+    help="Draw all centroids in full size. [default: the 100 largest, on a terminal without -q]",
 )
 @json_option
 @quiet_option
@@ -124,8 +116,6 @@ def fit(
     clusters: int,
     seed: int | None,
     data: str,
-    key: str | None,
-    labels: str | None,
     labels_out: str | None,
     save: str | None,
     checkpoint: str | None,
@@ -145,9 +135,9 @@ def fit(
     if that is a new file.
     """
     if resume and checkpoint is None:
-        raise click.UsageError("--resume needs the --checkpoint to go on from.")
+        raise click.UsageError("--resume needs a --checkpoint.")
     with output.notes(quiet=quiet), _group() as group:
-        # Of several ranks, the first one speaks and writes.
+        # Only the first of several ranks prints and writes.
         first = group.rank == 0
         quiet = quiet or not first
         sharded = labels_out is not None and "{rank}" in labels_out
@@ -159,7 +149,7 @@ def fit(
             output.check_writable(path)
         keep = None if save is checkpoint is None else _checkpoint(checkpoint, resume, quiet)
         with _farewell(keep, quiet):
-            # MLX and scikit-learn: a second that --help does without.
+            # Imports MLX and scikit-learn, which takes a second.
             import secrets
 
             from mnist_kmeans_mlx.experiment import run
@@ -177,8 +167,6 @@ def fit(
             with output.progress(words, quiet=quiet) as observe:
                 result = run(
                     data,
-                    key=key,
-                    labels=labels,
                     n_clusters=clusters,
                     seed=seed,
                     command=command_line(ctx, seed),
@@ -190,15 +178,17 @@ def fit(
             if result.interrupted:
                 if first and save is not None:
                     if os.path.exists(save):
-                        output.note(f"{save} is there already and stays as it is.", quiet=quiet)
+                        output.note(f"{save} exists and is not replaced.", quiet=quiet)
                     else:
                         _save(result, save, quiet)
                 raise KeyboardInterrupt
         if labels_out is not None:
-            output.save_npy(labels_out, result.estimator.labels_)
+            from mnist_kmeans_mlx.persistence.writers import save_columns
+
+            save_columns(labels_out, {"cluster": result.estimator.labels_})
             output.note(f"Saved {labels_out}", quiet=quiet)
-        # The result is shown whatever becomes of the model and the log; the model is saved even if
-        # nobody reads the result to its end, and the other ranks do not leave before.
+        # Save before printing: a closed pipe must not lose the model. A failed save is raised after
+        # the result is shown. Other ranks wait until the model is saved.
         failure = _save(result, save, quiet) if first else None
         group.barrier()
     if not first:
@@ -227,20 +217,20 @@ def _checkpoint(path: str | None, resume: bool, quiet: bool) -> Checkpoint:
 
     keep = Checkpoint(path, resume=resume)
     if resume and not keep.resumed:
-        output.note(f"Note: there is no {path} yet: this fit begins anew.", quiet=quiet)
+        output.note(f"Note: {path} does not exist yet: the fit starts anew.", quiet=quiet)
     return keep
 
 
 @contextmanager
 def _farewell(keep: Checkpoint | None, quiet: bool) -> Iterator[None]:
-    """On Ctrl-C, say how to go on."""
+    """On Ctrl-C, say how to resume."""
     try:
         yield
     except KeyboardInterrupt:
         if keep is not None and keep.failure is not None:
             output.note(f"Warning: {keep.path} is not up to date ({keep.failure.strerror}).")
         elif keep is not None and keep.path is not None and keep.path.exists():
-            output.note("The same command with --resume goes on from here.", quiet=quiet)
+            output.note("The same command with --resume continues this fit.", quiet=quiet)
         raise
 
 
@@ -262,7 +252,7 @@ def _save(result: Any, path: str | None, quiet: bool) -> Exception | None:
         save_model(path, result.estimator, cluster_labels=result.cluster_labels, metadata=metadata)
     except (OSError, ModelError) as error:
         return error
-    unfinished = ", as far as the fit came" if result.interrupted else ""
+    unfinished = ", with the fit incomplete" if result.interrupted else ""
     output.note(f"Saved {path}{unfinished}", quiet=quiet)
     return None
 

@@ -1,4 +1,4 @@
-"""``data``, ``env`` and ``log``: what there is, where it runs, what was run."""
+"""``data``, ``env`` and ``log``: describe the data, the machine and earlier fits."""
 
 from __future__ import annotations
 
@@ -24,17 +24,14 @@ __all__ = ["data_command", "env", "log_command"]
 @json_option
 def data_command(
     data: str,
-    key: str | None,
-    header: bool | None,
-    columns: str | None,
-    labels: str | None,
     json: bool,
+    **named: Any,
 ) -> None:
     """Show what data is loaded, from where, and under which licence."""
     from mnist_kmeans_mlx.experiment import load
 
     with output.notes():
-        found = load(data, key=key, labels=labels, header=header, columns=columns)
+        found = load(data, **named)
     facts = found.to_dict()
     if json:
         output.emit_json(facts)

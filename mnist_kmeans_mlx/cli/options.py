@@ -7,27 +7,31 @@ from typing import Any, TypeVar
 
 import click
 
+from mnist_kmeans_mlx.formats import format_of, suffixes
+
 __all__ = [
     "SETTINGS",
-    "columns_option",
     "command_line",
     "data_options",
     "device_option",
     "folder_option",
     "format_option",
-    "header_option",
-    "int_or_auto",
     "json_option",
+    "ks_option",
     "log_option",
+    "matrix_options",
+    "max_iter_option",
     "memory_option",
-    "npy_name",
+    "model_options",
+    "n_init_option",
+    "out_option",
     "quiet_option",
     "whole_numbers",
 ]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-# That ... may stand for.
+# Most numbers that ``...`` may stand for.
 _MOST_NUMBERS = 10_000
 
 # The prefix is the same at every level: MNIST_KMEANS_MLX_DEVICE is for each command.
@@ -51,12 +55,34 @@ quiet_option = click.option(
     "-q", "--quiet", is_flag=True, help="Print the result only: no progress, no notes."
 )
 
+max_iter_option = click.option(
+    "--max-iter",
+    type=click.IntRange(min=1),
+    default=300,
+    show_default=True,
+    help="Most iterations of a restart.",
+)
+
 log_option = click.option(
     "--log",
     type=click.Path(dir_okay=False),
     metavar="PATH",
     help="The experiment log. [default: experiments.jsonl in your state folder]",
 )
+
+
+def matrix_options(command: Command) -> Command:
+    """Options that say which part of a file is the matrix."""
+    for option in (columns_option, header_option, key_option):
+        command = option(command)
+    return command
+
+
+def model_options(command: Command) -> Command:
+    """Options of a command that gives a model rows."""
+    for option in (quiet_option, json_option, device_option, memory_option):
+        command = option(command)
+    return command
 
 
 def data_options(what: str) -> Callable[[Command], Command]:
@@ -70,18 +96,15 @@ def data_options(what: str) -> Callable[[Command], Command]:
                 metavar="PATH",
                 help="For a matrix: a file with the true label of each row, whole numbers.",
             ),
-            columns_option,
-            header_option,
-            key_option,
+            matrix_options,
             click.option(
                 "--data",
-                type=click.Path(readable=False),  # what cannot be read, the reader says
+                type=click.Path(readable=False),  # unreadable files are reported by the reader
                 default="auto",
                 show_default=True,
                 metavar="auto|bundled|keras|PATH",
-                help=f"{what} PATH: an MNIST .npz or a folder of IDX files, or a matrix as .npy, "
-                ".npz, .csv, .tsv (these two also as .gz), .safetensors or .parquet, or a pattern "
-                "in quotes for several .npy or .parquet files.",
+                help=f"{what} PATH: an MNIST .npz or a folder of IDX files, or a matrix as "
+                f"{suffixes()}, or a pattern in quotes for several {suffixes('blocks')} files.",
             ),
         ):
             command = option(command)
@@ -91,7 +114,7 @@ def data_options(what: str) -> Callable[[Command], Command]:
 
 
 def _size(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
-    """Check a number of bytes, with a unit perhaps."""
+    """Check a number of bytes, with an optional unit."""
     if value == "auto":
         return value
     from mnist_kmeans_mlx.memory import limit
@@ -104,20 +127,20 @@ def _size(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
 
 
 key_option = click.option(
-    "--key", metavar="NAME", help="Which array of an .npz or .safetensors file is the matrix."
+    "--key", metavar="NAME", help=f"Which array of {suffixes('key')} is the matrix."
 )
 
 header_option = click.option(
     "--header/--no-header",
     default=None,
-    help="Whether the first line of a .csv or .tsv names the columns. [default: if it holds no "
-    "number, or numbers that look like names]",
+    help=f"Whether the first line of {suffixes('header')} names the columns. [default: if it holds "
+    "no number, or numbers that look like names]",
 )
 
 columns_option = click.option(
     "--columns",
     metavar="COLUMN,COLUMN,...",
-    help="Which columns of a .csv, .tsv or .parquet to read: names, numbers from 0, or ranges such "
+    help=f"Which columns of {suffixes('columns')} to read: names, numbers from 0, or ranges such "
     "as 1-784, both ends included. [default: all but an index, and labels beside 784 pixels]",
 )
 
@@ -127,8 +150,8 @@ memory_option = click.option(
     default="auto",
     show_default=True,
     callback=_size,
-    help="What the process may hold, such as 2GB: what does not fit is read in parts. auto: half "
-    "of what is free.",
+    help="Memory limit of the process, such as 2GB; rows that do not fit are read in parts. auto: "
+    "half of the free memory.",
 )
 
 
@@ -141,18 +164,47 @@ def int_or_auto(ctx: click.Context, parameter: click.Parameter, value: str) -> i
     return int(value)
 
 
-def npy_name(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """Check that a file to be written is named .npy."""
-    if value is not None and not value.lower().endswith(".npy"):
-        raise click.BadParameter("the name must end in .npy", ctx, parameter)
-    return value
+def out_option(name: str, help: str, **settings: Any) -> Callable[[Command], Command]:
+    """Option for a file of numbers to write, in any format that has a writer."""
+
+    def check(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+        if value is not None and format_of(value, "write") is None:
+            raise click.BadParameter(f"the name must end in {suffixes('write')}")
+        return value
+
+    path = click.Path(dir_okay=False)
+    return click.option(name, type=path, metavar="FILE", callback=check, help=help, **settings)
+
+
+def ks_option(default: str, help: str) -> Callable[[Command], Command]:
+    """Option for several numbers of clusters."""
+    return click.option(
+        *("-k", "--ks"),
+        metavar="K,K,...",
+        default=default,
+        show_default=True,
+        callback=whole_numbers(1, 10**6),
+        help=help,
+    )
+
+
+def n_init_option(auto: str) -> Callable[[Command], Command]:
+    """Option for the number of restarts; `auto` says how many the default means."""
+    return click.option(
+        "--n-init",
+        metavar="INTEGER|auto",
+        callback=int_or_auto,
+        default="auto",
+        show_default=True,
+        help=f"Restarts, of which the best is kept. auto: {auto}.",
+    )
 
 
 def whole_numbers(least: int, most: int) -> Callable[..., tuple[int, ...]]:
-    """Converter of whole numbers with commas between; ``...`` stands for those it leaves out.
+    """Converter of whole numbers separated by commas; ``...`` fills in a range.
 
-    The numbers go on in the step of the two before ``...`` to the one behind it, which is the last
-    whether or not a step ends there.
+    ``...`` continues with the step of the two numbers before it. The number after it is the last,
+    even if no step ends there.
     """
 
     def convert(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
@@ -170,12 +222,14 @@ def whole_numbers(least: int, most: int) -> Callable[..., tuple[int, ...]]:
             if steps:
                 step = found[-1] - found[-2] if len(found) > 1 else 1
                 if step < 1 or (int(word) - found[-1]) // step > _MOST_NUMBERS:
-                    raise click.BadParameter("before ... the numbers must grow, and not too many.")
+                    raise click.BadParameter(
+                        "the numbers before ... must grow, and it may stand for at most 10,000."
+                    )
                 found += range(found[-1] + step, int(word), step)
                 steps = False
             found.append(int(word))
         if steps:
-            raise click.BadParameter("after ... must come the last number.")
+            raise click.BadParameter("a last number must follow ... .")
         return tuple(sorted(set(found)))
 
     return convert
@@ -201,23 +255,31 @@ def folder_option(command: Command) -> Command:
     )(command)
 
 
-def command_line(ctx: click.Context, seed: int | None) -> str:
-    """Write the command that repeats this one: what was set, and the seed even if drawn."""
+# Options about the output, which is not part of what is repeated.
+_ABOUT_OUTPUT = {"cells", "checkpoint", "csv", "figure", "fresh", "gallery", "json", "log",
+                 "markdown", "no_log", "quiet", "resume", "save"}  # fmt: skip
+
+
+def command_line(ctx: click.Context, seed: int | None = None) -> str:
+    """Write the command that repeats this one: the given options, and the seed even if drawn."""
     import shlex
 
     from click.core import ParameterSource
 
     set_by_hand = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
-    about_output = {"json", "quiet", "gallery", "save", "log", "no_log", "checkpoint", "resume",
-                    "markdown", "csv", "figure", "cells", "fresh"}  # fmt: skip
+    left_out = _ABOUT_OUTPUT if seed is None else {*_ABOUT_OUTPUT, "seed"}
     words = ["mnist-kmeans-mlx", str(ctx.info_name)]
     for parameter in ctx.command.params:
         name = str(parameter.name)
-        if name not in {*about_output, "seed"} and ctx.get_parameter_source(name) in set_by_hand:
-            value = ctx.params[name]
-            if isinstance(value, bool):
-                words.append((parameter.opts if value else parameter.secondary_opts)[0])
-                continue
+        if name in left_out or ctx.get_parameter_source(name) not in set_by_hand:
+            continue
+        value = ctx.params[name]
+        if isinstance(parameter, click.Argument):
+            words += value if isinstance(value, tuple) else [value]
+        elif isinstance(value, bool):
+            # A flag without a negative form is off if it is left out.
+            words += (parameter.opts if value else parameter.secondary_opts)[-1:]
+        else:
             text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
             words += [max(parameter.opts, key=len), text]
     return shlex.join(words if seed is None else [*words, "--seed", str(seed)])

@@ -18,13 +18,11 @@ __all__ = [
     "check_folder",
     "check_writable",
     "emit_json",
-    "emit_text",
     "note",
     "notes",
     "only_one",
     "progress",
-    "save_all",
-    "save_npy",
+    "show_result",
     "stdout",
     "why",
 ]
@@ -42,9 +40,35 @@ def emit_json(value: Any) -> None:
     click.echo(json.dumps(value, allow_nan=False))
 
 
-def emit_text(text: str) -> None:
-    """Print a text that ends its own last line."""
-    click.echo(text, nl=False)
+def show_result(found: Any, tables: Any, folder: str | None, *, quiet: bool, **flags: bool) -> None:
+    """Print a result in the form that is asked for, and write all forms to a folder.
+
+    Parameters
+    ----------
+    found : object
+        With ``to_dict``.
+    tables : module
+        With ``NAME``, ``view``, ``to_markdown`` and ``to_csv``.
+    folder : str or None
+    quiet : bool
+    **flags
+        Whether each of ``json``, ``markdown`` and ``csv`` is asked for.
+    """
+    forms = {
+        "json": json.dumps(found.to_dict(), allow_nan=False) + "\n",
+        "markdown": tables.to_markdown(found),
+        "csv": tables.to_csv(found),
+    }
+    if folder is not None:
+        suffixes = {"json": "json", "markdown": "md", "csv": "csv"}
+        files = {f"{tables.NAME}.{suffixes[form]}": text for form, text in forms.items()}
+        _save_all(folder, files, quiet=quiet)
+    asked = next((form for form, flag in flags.items() if flag), None)
+    if asked is not None:
+        click.echo(forms[asked], nl=False)
+    else:
+        console = stdout()
+        console.print(tables.view(found, console.width))
 
 
 def only_one(**flags: bool) -> None:
@@ -60,19 +84,9 @@ def note(text: str, *, quiet: bool = False) -> None:
         click.echo(text, err=True)
 
 
-def save_npy(path: str, array: Any) -> None:
-    """Write an array to a file, whole or not at all."""
-    import numpy as np
-
-    from mnist_kmeans_mlx.persistence.files import write_atomically
-
-    with write_atomically(path) as file:
-        np.save(file, array, allow_pickle=False)
-
-
 @contextmanager
 def notes(*, quiet: bool = False) -> Iterator[None]:
-    """Say the warnings of the block in one line each, once it has ended or failed."""
+    """Print the warnings of the block, one line each, when it ends."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         try:
@@ -85,7 +99,7 @@ def notes(*, quiet: bool = False) -> Iterator[None]:
 
 @contextmanager
 def progress(words: dict[str, str], *, quiet: bool = False) -> Iterator[Callable[[str], None]]:
-    """Show a spinner and the seconds of the stage at work, on a terminal only.
+    """Show a spinner and the elapsed seconds of the current stage, on a terminal only.
 
     Parameters
     ----------
@@ -119,13 +133,13 @@ def progress(words: dict[str, str], *, quiet: bool = False) -> Iterator[Callable
 
 
 def why(error: OSError) -> str:
-    """Say what the system refused, without its number."""
+    """Describe an OSError without its number."""
     reason = error.strerror or str(error)
     return reason if error.filename is None else f"{reason}: {error.filename}"
 
 
 def check_writable(path: str | None) -> None:
-    """Fail now rather than after minutes of work if `path` cannot be written."""
+    """Fail early if `path` cannot be written."""
     if path is not None:
         from mnist_kmeans_mlx.persistence.files import check_writable
 
@@ -133,13 +147,13 @@ def check_writable(path: str | None) -> None:
 
 
 def check_folder(folder: str | None) -> None:
-    """Make the folder, and fail now rather than after minutes of work if it takes no files."""
+    """Make the folder, and fail early if it cannot be written."""
     if folder is not None:
         os.makedirs(folder, exist_ok=True)
         check_writable(os.path.join(folder, "result"))
 
 
-def save_all(folder: str, files: dict[str, str], *, quiet: bool = False) -> None:
+def _save_all(folder: str, files: dict[str, str], *, quiet: bool = False) -> None:
     """Write files of a folder, each whole or not at all."""
     from mnist_kmeans_mlx.persistence.files import write_atomically
 

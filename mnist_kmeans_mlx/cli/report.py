@@ -1,15 +1,16 @@
-"""``report``: one page to keep and to share."""
+"""``report``: one HTML page about a model and its runs."""
 
 from __future__ import annotations
 
 import os
-import shlex
+from typing import Any
 
 import click
 
-from mnist_kmeans_mlx.cli import output as speech
+from mnist_kmeans_mlx.cli import output
 from mnist_kmeans_mlx.cli.options import (
     SETTINGS,
+    command_line,
     data_options,
     device_option,
     json_option,
@@ -22,8 +23,7 @@ __all__ = ["report"]
 @click.command(context_settings=SETTINGS)
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
 @click.option(
-    "-o",
-    "--output",
+    *("-o", "--output"),
     type=click.Path(dir_okay=False),
     default="report.html",
     show_default=True,
@@ -40,18 +40,15 @@ __all__ = ["report"]
 @device_option
 @json_option
 @quiet_option
+@click.pass_context
 def report(
+    ctx: click.Context,
+    /,
     files: tuple[str, ...],
-    output: str,
     figures: str | None,
-    data: str,
-    key: str | None,
-    header: bool | None,
-    columns: str | None,
-    labels: str | None,
-    device: str,
     json: bool,
     quiet: bool,
+    **named: Any,
 ) -> None:
     """Write one page about a model and its runs.
 
@@ -59,12 +56,13 @@ def report(
     with --json: a model alone, JSON alone, or both. The page is one file that loads nothing. With
     a model of MNIST one can draw a digit in it and see which centroids are nearest.
     """
-    if any(os.path.exists(output) and os.path.samefile(output, file) for file in files):
-        raise click.UsageError(f"{output} would be written over: it is one of the files to read.")
-    speech.check_writable(output)
-    speech.check_folder(figures)
+    page = named.pop("output")  # as the module is called, too
+    if any(os.path.exists(page) and os.path.samefile(page, file) for file in files):
+        raise click.UsageError(f"{page} would be written over: it is one of the files to read.")
+    output.check_writable(page)
+    output.check_folder(figures)
     written = []
-    with speech.notes(quiet=quiet):
+    with output.notes(quiet=quiet):
         # Before what takes seconds.
         from mnist_kmeans_mlx.report.canvas import check_figure
 
@@ -75,58 +73,21 @@ def report(
         from mnist_kmeans_mlx.report.material import gather
 
         words = {"gather": "Looking at clusters", "page": "Writing", "figures": "Drawing figures"}
-        with speech.progress(words, quiet=quiet) as observe:
+        with output.progress(words, quiet=quiet) as observe:
             observe("gather")
-            command = _command(files, output, figures, data, key, labels, header, columns)
-            material = gather(
-                files,
-                data=data,
-                key=key,
-                labels=labels,
-                header=header,
-                columns=columns,
-                device=device,
-                command=command,
-            )
+            material = gather(files, command=command_line(ctx), **named)
             observe("page")
             text = html.page(material)
-            with write_atomically(output) as file:
+            with write_atomically(page) as file:
                 file.write(text.encode())
-            speech.note(f"Saved {output}", quiet=quiet)
+            output.note(f"Saved {page}", quiet=quiet)
             for note in material.notes:
-                speech.note(f"Note: {note}", quiet=quiet)
+                output.note(f"Note: {note}", quiet=quiet)
             if figures is not None:
                 observe("figures")
                 from mnist_kmeans_mlx.report.figures import save_figures
 
                 written = save_figures(material, figures)
-                speech.note(f"Saved {len(written)} figures in {figures}", quiet=quiet)
+                output.note(f"Saved {len(written)} figures in {figures}", quiet=quiet)
     if json:
-        speech.emit_json({"file": output, "figures": [str(path) for path in written]})
-
-
-def _command(
-    files: tuple[str, ...],
-    page: str,
-    figures: str | None,
-    data: str,
-    key: str | None,
-    labels: str | None,
-    header: bool | None,
-    columns: str | None,
-) -> str:
-    """Write what makes the same page again."""
-    words = ["mnist-kmeans-mlx", "report", *files, "--output", page]
-    for name, value in (
-        ("figures", figures),
-        ("key", key),
-        ("labels", labels),
-        ("columns", columns),
-    ):
-        if value is not None:
-            words += [f"--{name}", value]
-    if header is not None:
-        words.append("--header" if header else "--no-header")
-    if data != "auto":
-        words += ["--data", data]
-    return shlex.join(words)
+        output.emit_json({"file": page, "figures": [str(path) for path in written]})

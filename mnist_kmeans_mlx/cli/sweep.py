@@ -1,4 +1,4 @@
-"""``sweep``: how many clusters it should be."""
+"""``sweep``: choose the number of clusters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from mnist_kmeans_mlx.cli.options import (
     device_option,
     folder_option,
     format_option,
-    int_or_auto,
+    ks_option,
+    max_iter_option,
+    n_init_option,
     quiet_option,
     whole_numbers,
 )
@@ -32,14 +34,9 @@ def _figure(ctx: click.Context, parameter: click.Parameter, value: str | None) -
 
 @click.command(context_settings=SETTINGS)
 @data_options("What to cluster. auto: the MNIST that is bundled.")
-@click.option(
-    "-k",
-    "--ks",
-    metavar="K,K,...",
-    default="10,15,20,30,50,64,100,150,200,256",
-    show_default=True,
-    callback=whole_numbers(1, 10**6),
-    help="Numbers of clusters, with commas; 10,20,...,100 counts on in steps.",
+@ks_option(
+    "10,15,20,30,50,64,100,150,200,256",
+    "Numbers of clusters, with commas; 10,20,...,100 counts on in steps.",
 )
 @click.option(
     "--seeds",
@@ -49,21 +46,8 @@ def _figure(ctx: click.Context, parameter: click.Parameter, value: str | None) -
     callback=whole_numbers(0, 2**32 - 1),
     help="Seeds, with commas: a fit for each of them and each K.",
 )
-@click.option(
-    "--n-init",
-    metavar="INTEGER|auto",
-    callback=int_or_auto,
-    default="auto",
-    show_default=True,
-    help="Restarts, of which the best is kept. auto: 1.",
-)
-@click.option(
-    "--max-iter",
-    type=click.IntRange(min=1),
-    default=300,
-    show_default=True,
-    help="Most iterations of a restart.",
-)
+@n_init_option("1")
+@max_iter_option
 @device_option
 @click.option(
     "--silhouette-sample",
@@ -94,8 +78,6 @@ def sweep(
     ctx: click.Context,
     /,
     data: str,
-    key: str | None,
-    labels: str | None,
     ks: tuple[int, ...],
     seeds: tuple[int, ...],
     cells: str | None,
@@ -108,10 +90,10 @@ def sweep(
     quiet: bool,
     **parameters: Any,
 ) -> None:
-    """Fit many numbers of clusters, and show what each is worth.
+    """Fit several numbers of clusters, and compare the results.
 
     Accuracy, SSE, silhouette, NMI and time against K, and where more clusters stop paying. Every
-    fit is kept as soon as it is finished: after Ctrl-C the same command goes on from there.
+    finished fit is kept: after Ctrl-C the same command continues.
     """
     output.only_one(json=json, markdown=markdown, csv=csv)
     output.check_folder(save)
@@ -128,18 +110,16 @@ def sweep(
             with output.progress({}, quiet=quiet) as observe:
                 found = fit_all(
                     data,
-                    key=key,
-                    labels=labels,
                     n_clusters=ks,
                     seeds=seeds,
                     path=path,
                     fresh=fresh,
-                    command=command_line(ctx, None),
+                    command=command_line(ctx),
                     observe=observe,
                     **parameters,
                 )
         except KeyboardInterrupt:
-            output.note(f"\nFinished fits are in {path}: the same command goes on.", quiet=quiet)
+            output.note(f"\nFinished fits are in {path}: the same command continues.", quiet=quiet)
             raise
     if found.damaged:
         lines = "line is" if found.damaged == 1 else "lines are"
@@ -147,38 +127,10 @@ def sweep(
     if found.kept:
         output.note(f"{found.kept} of {len(found.cells)} fits were in {path}", quiet=quiet)
     if figure is not None:
-        from mnist_kmeans_mlx.report.curves import draw_curves
+        from mnist_kmeans_mlx.report.figures import draw_curves
 
         draw_curves(found.to_dict(), figure)
         output.note(f"Saved {figure}", quiet=quiet)
-    _write(found, save, quiet)
-    _show(found, json=json, markdown=markdown, csv=csv)
+    from mnist_kmeans_mlx.report import sweep_table
 
-
-def _write(found: Any, folder: str | None, quiet: bool) -> None:
-    if folder is None:
-        return
-    from json import dumps
-
-    from mnist_kmeans_mlx.report.sweep_table import sweep_csv, sweep_markdown
-
-    files = {
-        "sweep.json": dumps(found.to_dict(), allow_nan=False) + "\n",
-        "sweep.md": sweep_markdown(found),
-        "sweep.csv": sweep_csv(found),
-    }
-    output.save_all(folder, files, quiet=quiet)
-
-
-def _show(found: Any, *, json: bool, markdown: bool, csv: bool) -> None:
-    from mnist_kmeans_mlx.report.sweep_table import sweep_csv, sweep_markdown, sweep_view
-
-    if json:
-        output.emit_json(found.to_dict())
-    elif markdown:
-        output.emit_text(sweep_markdown(found))
-    elif csv:
-        output.emit_text(sweep_csv(found))
-    else:
-        console = output.stdout()
-        console.print(sweep_view(found, console.width))
+    output.show_result(found, sweep_table, save, quiet=quiet, json=json, markdown=markdown, csv=csv)

@@ -1,4 +1,4 @@
-"""Where matrices come from: MNIST from any of its sources, and any other file of numbers.
+"""Readers of matrices: MNIST from any of its sources, and any other file of numbers.
 
 `mnist`, `matrix` and `sources` are what callers see: the latter for rows that are read in blocks
 (`rows`, above `readers` and `forward`) where the others hold them. Below, `binary`, `text` and

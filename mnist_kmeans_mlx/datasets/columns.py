@@ -1,4 +1,4 @@
-"""Which columns of a table are features: those that are asked for, else those that look so."""
+"""Choice of the columns that are features: the requested ones, or a guess."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Choice", "Columns", "Table", "called", "chosen", "features"]
 
 Columns = str | Iterable[int | str]
 
-# What `pandas.read_csv` calls the column without a name that `to_csv` writes for an index.
+# `to_csv` writes an index without a name; `pandas.read_csv` calls it so.
 _NAMELESS = re.compile(r"(Unnamed: 0(\.\d+)*)?")
 _LABELS = ("label", "labels", "class", "target")
 _PIXELS = 28 * 28
@@ -26,7 +26,7 @@ _PIXELS = 28 * 28
 
 @dataclass(frozen=True)
 class Table:
-    """What a file of numbers holds.
+    """Contents of a file of numbers.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Choice:
-    """Columns of a table by their places: the features, and one of labels that is none of them."""
+    """Columns of a table by position: the features, and perhaps a column of labels."""
 
     places: list[int]
     label: int | None = None
@@ -53,7 +53,7 @@ class Choice:
 
 
 def chosen(columns: Columns, names: Sequence[str] | None, width: int) -> list[int]:
-    """Return the places of the columns that are asked for, in the order in which they are.
+    """Return the positions of the requested columns, in the requested order.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def chosen(columns: Columns, names: Sequence[str] | None, width: int) -> list[in
 
 
 def called(place: int, names: Sequence[str] | None) -> str:
-    """Return what a message calls a column."""
+    """Return the name of a column for messages."""
     return f"{place} (counted from 0)" if names is None else repr(names[place].strip()[:40])
 
 
@@ -90,7 +90,7 @@ def features(
     distinct: Callable[[int], bool],
     pixels: Callable[[int], bool],
 ) -> Choice:
-    """Leave out what looks like an index or like labels, and say so.
+    """Leave out columns that look like an index or labels, with a note about each.
 
     Parameters
     ----------

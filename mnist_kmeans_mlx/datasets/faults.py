@@ -1,4 +1,4 @@
-"""What can be wrong with a file, as one sentence, and the doors through which that is said."""
+"""Errors about files: each is one sentence that names the file and the reason."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ _DAMAGE = (
 
 
 class DatasetError(ValueError):
-    """Data that cannot be used, told in one sentence that names the file and the reason."""
+    """Data that cannot be used. The message names the file and the reason."""
 
 
 class DatasetWarning(UserWarning):
-    """What was guessed about a file, told in one sentence that says how to have it otherwise."""
+    """A guess about a file: one sentence that also says how to override it."""
 
 
 class Fault(Exception):
@@ -67,7 +67,7 @@ class Fault(Exception):
 
 @contextmanager
 def blaming(path: PathLike) -> Iterator[None]:
-    """Turn whatever goes wrong with `path` inside the block into one `DatasetError`.
+    """Turn any error about `path` inside the block into one `DatasetError`.
 
     Parameters
     ----------
@@ -123,12 +123,12 @@ def opened(path: PathLike) -> Iterator[io.BufferedReader]:
             raise Fault("does not exist") from None
         if stat.S_ISDIR(status.st_mode):
             raise Fault("is a folder where a file is expected")
-        # Before open(), which would wait for somebody to write into a named pipe.
+        # Before open(): on a named pipe it would block until another process writes.
         if not stat.S_ISREG(status.st_mode):
             raise Fault("is not a regular file")
         if status.st_size == 0:
             raise Fault("is empty (0 bytes)")
-        # By a str: of any other name np.memmap would not tell it.
+        # Open by str: np.memmap keeps no other kind of file name.
         with open(os.fspath(path), "rb") as file:
             yield file
 
@@ -141,7 +141,7 @@ def brief(error: object) -> str:
 
 
 def claimed_bytes(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
-    """Return the bytes that an array takes, once its dtype and shape are fit to be read."""
+    """Check that dtype and shape can be read, and return the bytes of the array."""
     if dtype.kind not in "biuf":
         raise Fault(f"holds {_NOT_NUMBERS.get(dtype.kind, 'no numbers')}, not real numbers")
     if len(shape) > 32 or any(n < 0 for n in shape):
@@ -152,14 +152,14 @@ def claimed_bytes(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
 
 
 def check_memory(claim: int) -> None:
-    """Refuse to take more bytes than the machine has, before they are taken."""
+    """Refuse an allocation larger than the memory of the machine."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if claim > memory:
         raise Fault(f"needs {claim} bytes of memory, where this machine has {memory}")
 
 
 def file_size(file: io.BufferedReader) -> int:
-    """Return the bytes on disk, whatever the position."""
+    """Return the size of a file in bytes."""
     return os.fstat(file.fileno()).st_size
 
 

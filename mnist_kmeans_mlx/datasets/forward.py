@@ -1,4 +1,4 @@
-"""Readers of rows that can be had only in order: those of Parquet files, and of batches."""
+"""Readers of rows that can be read only in order: Parquet files and batches."""
 
 from __future__ import annotations
 
@@ -37,9 +37,10 @@ Array = NDArray[Any]
 
 
 class ForwardReader:
-    """Rows that come as one array after another and cannot be had in another order.
+    """Rows that arrive as consecutive arrays, in one order only.
 
-    It remembers where it is; rows before that mean to begin again. Used by one thread at a time.
+    The reader remembers its position; to read earlier rows, it restarts. A lock admits one thread
+    at a time.
 
     Parameters
     ----------
@@ -98,7 +99,7 @@ class ForwardReader:
         while done < len(out):
             while not len(self._rest):
                 self._rest = next(self._arrays)
-            # Rows that lie before are passed over.
+            # Skip rows before `start`.
             passed = min(len(self._rest), start + done - self._position)
             taken = self._rest[passed : passed + len(out) - done]
             out[done : done + len(taken)] = taken
@@ -106,7 +107,7 @@ class ForwardReader:
             self._rest = self._rest[passed + len(taken) :]
             self._position += passed + len(taken)
         if self._position == self.shape[0]:
-            next(self._arrays, None)  # which notices when there is more than there was
+            next(self._arrays, None)  # raises if there are more rows than at first
             self._arrays = None
 
 
@@ -153,7 +154,7 @@ def parquet_reader(path: PathLike, columns: Columns | None = None) -> ForwardRea
                 if row != shape[0]:
                     raise Fault(f"is damaged: it promises {shape[0]} rows and holds {row}")
             except Exception:
-                check()  # which explains the rest
+                check()  # a changed file explains any other error
                 raise
 
     return ForwardReader(name, shape, dtype, starts, begin, table.notes, identity)
@@ -164,7 +165,7 @@ def batches_reader(batches: Iterable[Any]) -> ForwardReader:
     if iter(batches) is batches:
         raise DatasetError(
             f"Batches are read several times, and this {type(batches).__name__} is used up after "
-            "the first: give a list, or an object whose __iter__ begins anew."
+            "the first: give a list, or an object whose __iter__ restarts."
         )
     lengths: list[int] = []
     width: int | None = None
@@ -207,7 +208,7 @@ def _batch(number: int, batch: Any) -> Array:
 
     try:
         try:
-            # Also of data frames whose columns NumPy would hold as objects.
+            # check_array also takes data frames that NumPy would hold as objects.
             rows = check_array(
                 as_numpy(batch), accept_sparse="csr", dtype=None, ensure_all_finite=False,
                 allow_nd=True, ensure_2d=False, ensure_min_samples=0, ensure_min_features=0,

@@ -1,4 +1,4 @@
-"""Whether the first line of a text is a header, or a row as all others."""
+"""Decision whether the first line of a text is a header or a row."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _YEARS = range(1900, 2101)
 
 
 def header_of(first: list[str], below: list[list[str]]) -> tuple[list[str] | None, str | None]:
-    """Tell a header from a row, by itself and by some rows below.
+    """Decide whether the first line is a header, from that line and some rows below.
 
     A line without any number is a header, and so are the numbers that pandas gives to columns
     without names: 0, 1, 2 to d - 1. Other whole numbers, such as years, are one if they ascend

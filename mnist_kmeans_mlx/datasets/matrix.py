@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import warnings
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_kmeans_mlx.datasets.binary import read_idx, read_npy, read_npz, read_safetensors
 from mnist_kmeans_mlx.datasets.columns import Columns, Table
 from mnist_kmeans_mlx.datasets.faults import DatasetWarning, Fault, PathLike, blaming, opened
-from mnist_kmeans_mlx.datasets.tables import read_parquet
-from mnist_kmeans_mlx.datasets.text import read_text
+from mnist_kmeans_mlx.formats import Format, format_of, no_option, suffixes
 
-__all__ = ["check_finite", "load_matrix", "load_table", "matrix_shape"]
+__all__ = ["check_finite", "load_matrix", "load_table", "matrix_shape", "read_table", "taken"]
 
-_WITH_KEYS = {".npz": read_npz, ".safetensors": read_safetensors}
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_KNOWN = [".npy", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", *_WITH_KEYS]
 _CHUNK = 2**24
 
 
@@ -95,55 +89,50 @@ def load_matrix(
     return load_table(path, key=key, header=header, columns=columns, min_rows=min_rows).matrix
 
 
-def load_table(
-    path: PathLike,
-    *,
-    key: str | None = None,
-    header: bool | None = None,
-    columns: Columns | None = None,
-    min_rows: int = 2,
-) -> Table:
+def load_table(path: PathLike, *, min_rows: int = 2, **options: Any) -> Table:
     """Do as `load_matrix`, and return a column of labels besides, if one was left out."""
-    table = _read(path, key, header, columns)
-    array = _native(table.matrix)
+    table = read_table(path, **options)
     with blaming(path):
-        matrix = array.reshape(matrix_shape(array.shape))
+        matrix = table.matrix.reshape(matrix_shape(table.matrix.shape))
         if len(matrix) < min_rows:
             rows = "one row" if len(matrix) == 1 else f"{len(matrix)} rows"
             raise Fault(f"has {rows} only, and K-means needs at least {min_rows}")
         check_finite(matrix)
     matrix.flags.writeable = False
-    for note in table.notes:
-        warnings.warn(f"{os.fspath(path)!r} {note}.", DatasetWarning, stacklevel=3)
     return Table(matrix, table.labels)
 
 
-def _read(path: PathLike, key: str | None, header: bool | None, columns: Columns | None) -> Table:
+def read_table(path: PathLike, **options: Any) -> Table:
+    """Read an array of any shape by the reader that the suffix names.
+
+    Parameters
+    ----------
+    path : path-like
+    **options
+        ``key``, ``header`` and ``columns`` as of `load_matrix`.
+    """
     with opened(path):  # a missing file before an unknown suffix
-        name = Path(path).name.lower()
-        suffix, plain = Path(name).suffix, Path(name.removesuffix(".gz")).suffix
-        is_idx = re.search(r"ubyte(\.gz)?$", name)
-        if not is_idx and suffix not in _KNOWN and plain not in _DELIMITERS:
-            known = ", ".join(_KNOWN)
-            raise Fault(f"is of an unknown kind: the suffixes read are {known}, and IDX files")
-        is_text = not is_idx and plain in _DELIMITERS
-        if header is not None and not is_text:
-            raise Fault(f"is no text, so that header={header} has no meaning")
-        if columns is not None and not is_text and suffix != ".parquet":
-            raise Fault(f"is no table with names, so that columns={columns!r} has no meaning")
-        if suffix in _WITH_KEYS:
-            return Table(_WITH_KEYS[suffix](path, key))
-        if key is not None:
-            raise Fault(f"holds a single array, so that key={key!r} has no meaning")
-        if is_text:
-            return read_text(path, _DELIMITERS[plain], header=header, columns=columns)
-        if suffix == ".parquet":
-            return read_parquet(path, columns)
-        return Table(read_idx(path) if is_idx else read_npy(path))
+        kind = format_of(path)
+        if kind is None:
+            raise Fault(f"is of an unknown kind: the suffixes read are {suffixes(last='and')}")
+        found = kind.function("read")(path, **taken(kind, options))
+    table = found if isinstance(found, Table) else Table(found)
+    for note in table.notes:
+        warnings.warn(f"{os.fspath(path)!r} {note}.", DatasetWarning, stacklevel=4)
+    return replace(table, matrix=_native(table.matrix))
+
+
+def taken(kind: Format, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that are given; refuse those that a format does not take."""
+    given = {name: value for name, value in options.items() if value is not None}
+    for name, value in given.items():
+        if name not in kind.takes:
+            raise Fault(no_option(name, value))
+    return given
 
 
 def _native(array: NDArray[Any]) -> NDArray[Any]:
-    """Return what every library can compute with: aligned, native, booleans 0 or 1."""
+    """Return an aligned array in native byte order, with booleans of 0 or 1."""
     if array.dtype.kind == "b":
         return np.not_equal(array.view(np.uint8), 0)
     if not array.dtype.isnative or not array.flags.aligned:
@@ -175,7 +164,7 @@ def check_finite(matrix: Any, start: int = 0, stop: int | None = None, origin: i
     if matrix.dtype.kind != "f":
         return
     stop = len(matrix) if stop is None else stop
-    # By chunks: a file larger than memory is read, but never all of it held.
+    # In chunks, so that a mapped file larger than memory is never held whole.
     step = max(1, _CHUNK // (matrix.shape[1] * matrix.dtype.itemsize))
     count, first = 0, None
     for chunk in range(start, stop, step):

@@ -32,7 +32,7 @@ _FILES = {
 _IDX = re.compile(
     r"((?P<name>.+)-)??(?P<part>train|t10k|test)-(?P<kind>images|labels)[-.]idx[0-9]-ubyte(\.gz)?"
 )
-# To read what is not of MNIST's shape.
+# Hints for data that is not of MNIST's shape.
 _OTHER_WAYS = {
     "npz": ": load_matrix(path, key='x_train') reads images of any shape (--key x_train, and "
     "--labels FILE for labels)",
@@ -51,7 +51,7 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images of 28 x 28 pixels with a class each, mostly a digit, in a part to fit and one to test.
+    """Images of 28 x 28 pixels, each with a class (a digit in MNIST), for training and testing.
 
     Attributes
     ----------
@@ -157,7 +157,7 @@ def _read_npz(path: Path) -> Arrays:
 
 
 def is_idx_set(path: PathLike) -> bool:
-    """Whether a path is a folder, or what the names of IDX files in one begin with."""
+    """Whether a path is a folder, or a folder and the prefix of IDX files in it."""
     path = Path(path)
     with suppress(OSError, ValueError):
         return path.is_dir() or (not path.exists() and path.name in _sets(path.parent))
@@ -165,7 +165,7 @@ def is_idx_set(path: PathLike) -> bool:
 
 
 def _sets(folder: Path) -> dict[str, dict[str, Path]]:
-    """Return the IDX files of a folder, by what their names begin with: "" for MNIST's own."""
+    """Return the IDX files of a folder by prefix; MNIST's own have the prefix ""."""
     sets: dict[str, dict[str, Path]] = {}
     for path in sorted(folder.iterdir(), key=lambda path: (path.suffix == ".gz", path.name)):
         if found := _IDX.fullmatch(path.name):
@@ -272,9 +272,9 @@ def _from_keras() -> tuple[Arrays, str, str]:
         return _read_npz(cached), "keras", os.fspath(cached)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is imported
     try:
-        # Keras prints its progress; our stdout may be a table that somebody pipes.
+        # Keras prints its progress; our stdout may be piped into another program.
         with redirect_stdout(sys.stderr):
-            # A second package of 600 MB that few need: only here.
+            # Imported only here: 600 MB that few need.
             import tensorflow as tf
 
             (x_train, y_train), (x_test, y_test) = tf.keras.datasets.mnist.load_data()

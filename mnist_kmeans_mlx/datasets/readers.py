@@ -1,7 +1,7 @@
-"""Rows that are not held: each reader copies rows of one kind of source into memory it is given.
+"""Readers for rows that are not held in memory: each copies rows of one kind of source.
 
-A reader knows a shape and a dtype, reads consecutive rows, and knows nothing of windows and
-threads; those are the matter of `rows`.
+A reader has a shape and a dtype and reads consecutive rows. Blocks and threads are the concern
+of `rows`.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ __all__ = [
 Array = NDArray[Any]
 Index = NDArray[np.intp]
 
-# A gap that is quicker read than leapt: an SSD reads this much in the time of one request.
+# Bytes: reading over a gap this small is faster than a second request to an SSD.
 _GAP = 1 << 16
-# What is read or converted at once on the way to rows that lie scattered.
+# Bytes that are read or converted at once when scattered rows are gathered.
 STRETCH = 1 << 22
 
 
@@ -57,11 +57,11 @@ class Reader(Protocol):
 
     @property
     def files(self) -> list[tuple[str, int]]:
-        """What a message calls each file, and its first row, in order."""
+        """Name of each file for messages, and its first row, in order."""
 
     @property
     def identity(self) -> list[Any] | None:
-        """What tells these rows from others, as JSON can hold it; None if only reading them can."""
+        """Identity of the rows, in JSON types; None if only reading them can tell."""
 
     @property
     def take(self) -> Callable[[Index, Array], None] | None:
@@ -72,7 +72,7 @@ class Reader(Protocol):
 
 
 class FileReader:
-    """Rows that lie one behind the other in a file.
+    """Rows stored consecutively in a file.
 
     The file is opened anew for each read, which costs microseconds: thousands of shards need no
     descriptors, and whether the file has changed is looked up each time.
@@ -109,7 +109,7 @@ class FileReader:
     def take(self, index: Index, out: Array) -> None:
         steps = np.diff(index)
         most = max(1, STRETCH // self._row)
-        # Neighbours and those a small gap apart are read as one stretch, unless it grows too long.
+        # Rows that are adjacent, or a small gap apart, are read as one run of limited length.
         cuts = (steps > max(1, _GAP // self._row)) | (np.diff(index // most) > 0)
         ends = [0, *(np.flatnonzero(cuts) + 1).tolist(), len(index)]
         scratch: Array | None = None
@@ -123,14 +123,14 @@ class FileReader:
                     if scratch is None:
                         scratch = np.empty((most, self.shape[1]), self.dtype)
                     self._fill(file, first, scratch[:length])
-                    # Without a mode NumPy would copy `out`, to have it back after an error.
+                    # Without `mode`, NumPy would buffer `out` to restore it after an error.
                     np.take(scratch, index[a:b] - first, axis=0, out=out[a:b], mode="clip")
         self._convert(out)
 
     @contextmanager
     def _opened(self) -> Iterator[io.RawIOBase]:
         with opened(self.path) as file:
-            yield cast(io.RawIOBase, file.raw)  # straight into our memory, and not a byte more
+            yield cast(io.RawIOBase, file.raw)  # unbuffered: reads go straight into `out`
             if stamp(os.fstat(file.fileno())) != self._stamp:
                 raise changed()
 
@@ -190,7 +190,7 @@ def npy_reader(path: PathLike) -> Reader:
 
 
 class ShardsReader:
-    """The rows of several readers, one after the other, of a dtype that holds them all."""
+    """The concatenated rows of several readers, in a common dtype."""
 
     def __init__(self, readers: list[Any]) -> None:
         first = readers[0]
@@ -244,7 +244,7 @@ class ShardsReader:
 
 @contextmanager
 def _as(dtype: np.dtype[Any], out: Array) -> Iterator[Array]:
-    """Give memory of another dtype to fill, and copy that to `out`."""
+    """Yield a buffer of another dtype, and copy it to `out` afterwards."""
     rows = out if dtype == out.dtype else np.empty(out.shape, dtype)
     yield rows
     if rows is not out:
@@ -262,7 +262,7 @@ def stamp(status: os.stat_result) -> tuple[int, ...]:
 
 
 def file_identity(path: PathLike, status: os.stat_result) -> list[Any]:
-    """What tells the contents of a file from others without reading them.
+    """Identity of the contents of a file, without reading them.
 
     The time of the last change of the inode cannot be set back, as that of the contents can. The
     device is left out: its number may be another one after the machine was started again.
@@ -272,4 +272,4 @@ def file_identity(path: PathLike, status: os.stat_result) -> list[Any]:
 
 
 def changed() -> Fault:
-    return Fault("has changed since it was opened: begin anew once nobody writes to it any more")
+    return Fault("has changed since it was opened: start again when no other process writes to it")

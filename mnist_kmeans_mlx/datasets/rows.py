@@ -1,4 +1,4 @@
-"""A matrix that is read while it is used: windows over a reader, the next one read ahead."""
+"""A matrix that is read while it is used: blocks of a reader, with the next block read ahead."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from mnist_kmeans_mlx.datasets.readers import Array, Reader
 
 __all__ = ["BLOCK_BYTES", "Rows"]
 
-# Large enough that a disk reads at full speed, and a thread has long to compute while it does.
+# Large enough for a disk's full speed, and for computing to overlap with reading.
 BLOCK_BYTES = 1 << 25
-# The block at work, the next one, and the last one, at which other threads may still be.
+# The current block, the next one, and the last one, which other threads may still use.
 _HELD = 3
 
 
 class Rows:
-    """A matrix whose rows are read when they are asked for.
+    """A matrix whose rows are read on demand.
 
-    Slices with step one and `take` give rows as of an array. What lies in order is quick: while a
-    block is worked on, a thread reads the next one. Any number of threads may ask at once.
+    Slices with step one and `take` work as on an array. Sequential access is fast: while one block
+    is in use, a thread reads the next. Several threads may read at once.
 
     Parameters
     ----------
@@ -76,9 +76,9 @@ class Rows:
 
     @property
     def files(self) -> list[tuple[str, int]]:
-        """What messages call the files of these rows, and the first row of each.
+        """Names of the files, for messages, and the first row of each.
 
-        Of a part, the first row may be negative: that many of the file lie before it.
+        In a part, a first row may be negative: so many rows of that file lie before the part.
         """
         files = [(name, first - self._start) for name, first in self._reader.files]
         before = sum(first <= 0 for _, first in files)
@@ -86,7 +86,7 @@ class Rows:
 
     @property
     def identity(self) -> list[Any] | None:
-        """What tells these rows from others, as JSON can hold it; None if only reading them can.
+        """Identity of the rows, in JSON types; None if only reading them can tell.
 
         Files are known by name, size, times of their last changes, and inode.
         """
@@ -103,12 +103,14 @@ class Rows:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         # NumPy would make an array of one object.
-        raise TypeError("Rows that are read in blocks are no array: take a slice, rows[:1000].")
+        raise TypeError(
+            "Rows that are read in blocks are not an array: take a slice such as rows[:1000]."
+        )
 
     def __getitem__(self, rows: slice) -> Array:
         """Return consecutive rows, read-only or copied."""
         if not isinstance(rows, slice) or rows.step not in (None, 1):
-            raise TypeError("Rows are had by slices of step one, and singly by take.")
+            raise TypeError("Rows support slices with step one, and take().")
         start, stop, _ = rows.indices(len(self))
         size = self.block_rows
         number = start // size
@@ -140,7 +142,7 @@ class Rows:
         """
         index = np.asarray(index)
         if axis != 0 or index.ndim != 1 or (index.dtype.kind not in "iu" and index.size):
-            raise TypeError("take is given the numbers of rows, in one dimension, and axis 0.")
+            raise TypeError("take() needs a one-dimensional index of rows, and axis 0.")
         index = index.astype(np.intp, copy=False)
         if index.size and not -len(self) <= index.min() <= index.max() < len(self):
             raise IndexError(f"take is given a row that is not among these {len(self)}.")
@@ -152,7 +154,7 @@ class Rows:
         return np.take(self._gather(index), places, axis=0)
 
     def part(self, start: int, stop: int, *, block_bytes: int | None = None) -> Rows:
-        """Return consecutive rows as a source of their own, with blocks of its own.
+        """Return consecutive rows as a separate source, with its own blocks.
 
         Parameters
         ----------
@@ -181,21 +183,21 @@ class Rows:
             number, take = int(numbers[a]), self._reader.take
             if take is None or number in self._held:
                 rows = index[a:b] - number * self.block_rows
-                # Without a mode NumPy would copy `out`, to have it back after an error.
+                # Without `mode`, NumPy would buffer `out` to restore it after an error.
                 np.take(self._block(number), rows, axis=0, out=out[a:b], mode="clip")
             else:
                 take(index[a:b] + self._start, out[a:b])
         return out
 
     def _block(self, number: int) -> Array:
-        """Return a block, and have the next one read if blocks are asked for in order."""
+        """Return a block, and prefetch the next one if access is sequential."""
         with self._lock:
             wanted = [number]
             in_order = number == 0 or number - 1 in self._held
             if in_order and (number + 1) * self.block_rows < len(self):
                 wanted.insert(0, number + 1)
             kept = [other for other in self._held if other not in wanted][len(wanted) - _HELD :]
-            # Others are let go before memory is asked for, which is then theirs.
+            # Drop other blocks first, so that their memory can be reused.
             self._held = held = {i: self._held[i] for i in (*kept, *wanted) if i in self._held}
             for i in reversed(wanted):
                 if i not in held:
@@ -216,8 +218,8 @@ class Rows:
         except IndexError:
             size = self.block_rows * self.shape[1] * self.dtype.itemsize
             memory = np.empty(size, np.uint8)
-        # Views of an array refer to the one that does not lie in another array, hence to this. Once
-        # it is gone so are all of them, and its memory may be written again: fresh pages are slow.
+        # All views of the block keep `flat` alive. When it is collected, no view is left and the
+        # memory can be reused: fresh pages are slow.
         flat = np.frombuffer(memory.data, self.dtype, (stop - start) * self.shape[1])
         weakref.finalize(flat, _keep, self._spare, memory).atexit = False
         block = flat.reshape(-1, self.shape[1])

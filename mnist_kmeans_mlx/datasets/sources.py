@@ -9,7 +9,6 @@ import re
 import warnings
 from collections.abc import Iterable
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,9 +23,10 @@ from mnist_kmeans_mlx.datasets.faults import (
     blaming,
     opened,
 )
-from mnist_kmeans_mlx.datasets.forward import batches_reader, parquet_reader
-from mnist_kmeans_mlx.datasets.readers import FileReader, Reader, ShardsReader, npy_reader
+from mnist_kmeans_mlx.datasets.forward import batches_reader
+from mnist_kmeans_mlx.datasets.readers import FileReader, Reader, ShardsReader
 from mnist_kmeans_mlx.datasets.rows import BLOCK_BYTES, Rows
+from mnist_kmeans_mlx.formats import format_of, suffixes
 
 __all__ = ["Batches", "check_finite", "from_memmap", "open_rows"]
 
@@ -37,7 +37,7 @@ class Batches(Rows):
     Parameters
     ----------
     batches : iterable of array-like of shape (m, d)
-        A list, or an object whose ``__iter__`` begins anew; it must give the same arrays each
+        A list, or an object whose ``__iter__`` restarts; it must give the same arrays each
         time. It is iterated once now, to learn n, d and dtype, and then forward: asking for rows
         that lie before the last ones begins again.
     block_bytes : int, default=32 MiB
@@ -126,7 +126,7 @@ def open_rows(
 
 
 def from_memmap(array: Any, *, block_bytes: int = BLOCK_BYTES) -> Rows | None:
-    """Return the rows of a mapped file as a source, which holds no more of it than blocks.
+    """Return the rows of a mapped file as a source, which holds only blocks of it.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def from_memmap(array: Any, *, block_bytes: int = BLOCK_BYTES) -> Rows | None:
         ends = Rows(reader).take([0, -1])
     except (OSError, DatasetError):
         return None
-    # Another file may have taken the name, while the map still shows the old one.
+    # The path may now name another file, while the map still shows the old one.
     if ends.tobytes() != np.asarray(array[[0, -1]], ends.dtype).tobytes():
         return None
     return Rows(reader, block_bytes=block_bytes)
@@ -179,17 +179,14 @@ def check_finite(rows: Rows) -> None:
 
 def _reader(path: str, columns: Columns | None) -> Reader:
     with opened(path):  # a missing file before an unknown suffix
-        suffix = Path(path).suffix.lower()
-        if suffix == ".parquet":
-            return parquet_reader(path, columns)
-        if suffix != ".npy":
+        kind = format_of(path, "blocks")
+        if kind is None:
             raise Fault(
-                "cannot be read in blocks: the suffixes for that are .npy, .parquet, "
-                "and load_matrix reads others"
+                f"cannot be read in blocks, as {suffixes('blocks')} can: load_matrix reads others"
             )
-        if columns is not None:
-            raise Fault(f"is no table with names, so that columns={columns!r} has no meaning")
-        return npy_reader(path)
+        options = matrix.taken(kind, {"columns": columns})
+        reader: Reader = kind.function("blocks")(path, **options)
+        return reader
 
 
 def _files(path: PathLike) -> list[str]:

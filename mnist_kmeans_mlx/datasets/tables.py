@@ -37,8 +37,7 @@ class ParquetTable:
     names : list of str
         Of all columns.
     fields : dict of int to pyarrow.Field
-        Numeric columns by their places, of which several may share a name; or a single one of
-        lists.
+        Numeric columns by position (names may repeat), or a single column of lists.
     width : int
         Number of features.
     dtype : numpy.dtype
@@ -66,12 +65,12 @@ class ParquetTable:
         """Names of the columns to read; None for all, where names do not tell them apart."""
         places = [*self.fields, *([] if self.label is None else [self.label])]
         names = [self.names[place] for place in places]
-        # To pyarrow a point leads into a nested column.
+        # pyarrow reads a dot in a name as a nested column.
         unique = len(set(self.names)) == len(self.names)
         return names if unique and not any("." in name for name in names) else None
 
     def copy(self, table: Any, out: NDArray[Any], start: int = 0) -> None:
-        """Copy the features of an Arrow table or batch, the first row of which is `start`."""
+        """Copy the features of an Arrow table or batch that begins at row `start`."""
         for number, (place, field) in enumerate(self.fields.items()):
             cells = self.column(table, place)
             if not _is_list(field.type):
@@ -140,7 +139,7 @@ def opened_parquet(
             raise Fault(f"is not a Parquet file (it starts with {start_of(file)!r})")
         pa, pq = arrow()
         try:
-            # Through a file of Python's it would be read with the GIL held.
+            # A Python file object would be read with the GIL held.
             native = pa.OSFile(os.fsencode(path))
             yield _table(pq.ParquetFile(native, **options), columns)
         except pa.ArrowException as error:
@@ -148,7 +147,7 @@ def opened_parquet(
 
 
 def arrow() -> tuple[Any, Any]:
-    """Import pyarrow and its parquet module; a second that only Parquet files are worth."""
+    """Import pyarrow and its parquet module, which takes a second."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -180,7 +179,7 @@ def _table(file: Any, columns: Columns | None) -> ParquetTable:
             shown = f"holds {str(field.type)[:60]} in column {field.name[:40]!r}, not real numbers"
             remedy = ": columns=... (--columns) chooses others" if len(schema) > 1 else ""
             raise Fault(shown + remedy)
-    # With no column at all the shape is refused, whatever the dtype.
+    # Without any column the shape is refused below, whatever the dtype.
     dtypes = [np.dtype(kind.to_pandas_dtype()) for kind in types] or [np.dtype(np.float64)]
     dtype = np.result_type(*dtypes)
     table = ParquetTable(file, schema.names, fields, len(fields), dtype, label, notes)
@@ -199,7 +198,7 @@ def _features(schema: Any) -> tuple[list[int], int | None, list[str]]:
         return bool(types.is_integer(kinds[number]))
 
     names = [schema.names[place] for place in rest]
-    # Values are not looked at: rows that are read in blocks have the same columns.
+    # By names and types only, so that rows read in blocks have the same columns.
     choice = features(names, len(names), whole, lambda _: True, lambda _: False)
     label = None if choice.label is None else rest[choice.label]
     return [rest[number] for number in choice.places], label, choice.notes

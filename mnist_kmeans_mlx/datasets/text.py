@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Any, cast
 
 import numpy as np
@@ -25,9 +26,9 @@ from mnist_kmeans_mlx.datasets.faults import (
 )
 from mnist_kmeans_mlx.datasets.headers import MARKED, header_of, is_number
 
-__all__ = ["read_text"]
+__all__ = ["read_csv", "read_text", "read_tsv"]
 
-# Of the cells that tell delimiter and header.
+# Limits of the sample that decides delimiter and header.
 _FIRST_CELLS = 10_000
 _FIRST_ROWS = 100
 _PACKED_BYTES = 1 << 22
@@ -35,7 +36,7 @@ _PACKED_BYTES = 1 << 22
 
 @dataclass
 class _Text:
-    """A text, and what its first rows tell about it."""
+    """A text file, and what its first rows show: delimiter, names, width."""
 
     file: io.BufferedReader
     delimiter: str
@@ -105,15 +106,18 @@ def read_text(
     return Table(table, None, notes) if text.places is not None else _table(table, text, notes)
 
 
+read_csv, read_tsv = partial(read_text, delimiter=","), partial(read_text, delimiter="\t")
+
+
 def _delimiter(file: io.BufferedReader, delimiter: str) -> str:
-    """Return that of the delimiters with which most cells of the first rows are numbers."""
+    """Return the delimiter with which most cells of the first rows are numbers."""
 
     def share(other: str) -> float:
         text = _Text(file, other)
         rows = [row for _, row in _first(text)]
         rows = rows[1:] or rows
         cells = [cell for row in rows for cell in row]
-        # A row of one cell may as well be of several, with another delimiter.
+        # Rows with a single cell say nothing: another delimiter may split them.
         marked = other != "," and len(cells) > len(rows)
         numbers = [is_number(cell) or bool(marked and MARKED.fullmatch(cell)) for cell in cells]
         return sum(numbers) / max(1, len(numbers))
@@ -126,7 +130,7 @@ def _delimiter(file: io.BufferedReader, delimiter: str) -> str:
 
 
 def _look(text: _Text, header: bool | None, columns: Columns | None) -> list[str]:
-    """Find names, width and the columns to read; return what is to be said about the header."""
+    """Find names, width and the columns to read; return notes about the header."""
     rows = _first(text)
     if not rows:
         raise Fault("has no row of numbers")
@@ -154,7 +158,7 @@ def _numbers(text: _Text) -> tuple[NDArray[np.float64], bool]:
             yield line.replace(",", ".")
 
     with _decoded(text.file, None) as stream, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of an input without data, which is told of later
+        warnings.simplefilter("ignore")  # about empty input, which is reported below
         table = np.loadtxt(
             stream if text.delimiter == "," else lines(stream), delimiter=text.delimiter,
             comments=None, quotechar='"', skiprows=text.skip, ndmin=2, usecols=text.places,
@@ -209,7 +213,7 @@ def _table(table: NDArray[np.float64], text: _Text, notes: list[str]) -> Table:
 
 
 def _packed(table: NDArray[np.float64], places: list[int]) -> NDArray[np.float64]:
-    """Return some columns in the same memory, which is not held twice."""
+    """Move some columns to the front of the same memory, without a copy."""
     n, d = len(table), len(places)
     if d == table.shape[1]:
         return table
@@ -222,7 +226,7 @@ def _packed(table: NDArray[np.float64], places: list[int]) -> NDArray[np.float64
 
 
 class _Unpacked(io.RawIOBase):
-    """What a gzipped file holds, refused once it is more than the machine has memory."""
+    """Stream of a gzipped file, which fails once it exceeds the memory of the machine."""
 
     def __init__(self, file: io.BufferedReader) -> None:
         self._file = gzip.GzipFile(fileobj=file)
@@ -240,7 +244,7 @@ class _Unpacked(io.RawIOBase):
 
 @contextmanager
 def _decoded(file: io.BufferedReader, newline: str | None) -> Iterator[IO[str]]:
-    """Read a text from its start; gzipped ones are told by their first bytes."""
+    """Read a text from its start; gzip is recognised by its first bytes."""
     zipped = start_of(file, 2) == b"\x1f\x8b"
     content = io.BufferedReader(_Unpacked(file)) if zipped else file
     text = io.TextIOWrapper(content, encoding="utf-8-sig", newline=newline)
@@ -277,7 +281,7 @@ def _first(text: _Text) -> list[tuple[int, list[str]]]:
 
 
 def _fault(text: _Text, header: bool | None) -> str | None:
-    """Find what NumPy stumbled over; NumPy counts rows, people look for lines."""
+    """Find the cell that NumPy could not read, and name its line; NumPy counts rows."""
     width = first = 0
     for line, row in text.rows():
         width, first = width or len(row), first or line

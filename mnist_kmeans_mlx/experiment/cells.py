@@ -1,4 +1,4 @@
-"""Finished cells of sweeps: a line of JSON for each, in the user's state folder."""
+"""Finished fits of sweeps (cells): one line of JSON each, in the user's state folder."""
 
 from __future__ import annotations
 
@@ -9,16 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from mnist_kmeans_mlx.experiment.log import append_log, log_path, read_lines
+from mnist_kmeans_mlx.experiment.shapes import Entries, Maybe, fits
 
 __all__ = ["Cell", "Cells", "cells_path"]
 
 Cell = dict[str, Any]
 
 _KIND = "sweep cell"
+_CELL: dict[str, Any] = {
+    **dict.fromkeys(("n_clusters", "seed", "n_iter"), int),
+    **dict.fromkeys(("inertia", "seconds"), float),
+    **dict.fromkeys(("train_accuracy?", "test_accuracy?", "nmi?", "silhouette?"), Maybe(float)),
+    "missing_digits": [int],
+    "device": str,
+    "started": str,
+}
+_LINE: dict[str, Any] = {"kind": str, "of": Entries(object), "cell": _CELL}
 
 
 def cells_path() -> Path:
-    """Return where finished cells are kept, unless a command says otherwise."""
+    """Return the default file of finished cells."""
     return log_path().with_name("sweep.jsonl")
 
 
@@ -45,7 +55,7 @@ class Cells:
         self.path = path
 
     def add(self, cell: Cell, of: Mapping[str, Any]) -> None:
-        """Append a cell, and what it is a cell of, in a single write."""
+        """Append a cell, with its data and settings, in a single write."""
         append_log({"kind": _KIND, "of": of, "cell": cell}, self.path)
 
     def finished(self, of: Mapping[str, Any]) -> tuple[dict[tuple[int, int], Cell], int]:
@@ -56,16 +66,4 @@ class Cells:
 
 
 def _is_cell(line: Any) -> bool:
-    if not isinstance(line, dict) or line.get("kind") != _KIND:
-        return False
-    cell = line.get("cell")
-    if not (isinstance(cell, dict) and isinstance(line.get("of"), dict)):
-        return False
-    scores = ("train_accuracy", "test_accuracy", "nmi", "silhouette")
-    return (
-        all(type(cell.get(name)) is int for name in ("n_clusters", "seed", "n_iter"))
-        and all(type(cell.get(name)) is float for name in ("inertia", "seconds"))
-        and all(isinstance(cell.get(name, ""), float | int | None) for name in scores)
-        and isinstance(cell.get("missing_digits"), list)
-        and all(isinstance(cell.get(name), str) for name in ("device", "started"))
-    )
+    return fits(line, _LINE) and line["kind"] == _KIND

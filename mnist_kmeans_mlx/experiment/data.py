@@ -1,9 +1,8 @@
-"""A source as a person names it -> rows of features, with their labels where there are any."""
+"""The name of a source -> rows of features, with labels if there are any."""
 
 from __future__ import annotations
 
 import glob
-import hashlib
 import math
 import os
 import zipfile
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from mnist_kmeans_mlx.formats import format_of, no_option
 
 if TYPE_CHECKING:
     from mnist_kmeans_mlx.datasets.columns import Columns
@@ -24,7 +25,6 @@ __all__ = [
     "Data",
     "ExperimentError",
     "check_clusters",
-    "checksum",
     "features",
     "load",
     "unit_of",
@@ -32,9 +32,9 @@ __all__ = [
 
 Array = np.ndarray[Any, Any]
 
-# MNIST is clustered as bytes and reported in units of pixels / 255. K-means does not mind: the
-# same seeds are drawn and `tol` scales with the variance. But bytes are an eighth of float64, and
-# their sums are exact on every device.
+# MNIST is clustered as bytes and reported in units of pixels / 255. The clusters are the same:
+# seeds do not depend on the unit, and `tol` scales with the variance. Bytes take an eighth of
+# the memory of float64, and their sums are exact on every device.
 WHITE = 255.0
 _MOST_LABELS = 2**20
 
@@ -82,7 +82,7 @@ class Data:
         return is_source(self.train)
 
     def held(self, remedy: str) -> Data:
-        """Return these data if their rows are in memory; else `remedy` says what to do."""
+        """Return the data if its rows are in memory; otherwise raise, with a remedy."""
         if self.streams:
             raise ExperimentError(
                 f"{self.name} is larger than half of the free memory, and all of it would have to "
@@ -191,13 +191,13 @@ def _rows(
     from mnist_kmeans_mlx.memory import fits
 
     if os.path.exists(source):
-        in_parts = Path(source).suffix.lower() in (".npy", ".parquet")
-        if not in_parts or fits(os.path.getsize(source), 0, memory):
+        in_blocks = format_of(source, "blocks")
+        if not in_blocks or fits(os.path.getsize(source), 0, memory):
             return None
     elif not glob.has_magic(os.fspath(source)):
         return None
     if header is not None:
-        raise ExperimentError(f"{source!r} is no text, so that header={header} has no meaning.")
+        raise ExperimentError(f"{source!r} {no_option('header', header)}.")
     rows = open_rows(source, columns=columns)
     n, d = rows.shape
     if not fits(n * d * rows.dtype.itemsize, n, memory):
@@ -225,21 +225,9 @@ def features(images: Array) -> Array:
 
 
 def unit_of(model: Model) -> float:
-    """White, for a model of images; 1 where its metadata are another's and say something else."""
+    """255 for a model of images; 1 if its metadata name no valid unit."""
     unit = model.metadata.get("unit")
     return float(unit) if isinstance(unit, int | float) and 0 < unit < math.inf else 1.0
-
-
-def checksum(*arrays: Array | None) -> str:
-    """SHA-256 of the values of arrays, with their types and shapes."""
-    found = hashlib.sha256()
-    for array in arrays:
-        if array is None:
-            found.update(b"None")
-            continue
-        found.update(f"{array.dtype.str}{array.shape}".encode())
-        found.update(np.ascontiguousarray(array).data)
-    return found.hexdigest()
 
 
 def _is_mnist(source: str | os.PathLike[str]) -> bool:
@@ -248,28 +236,20 @@ def _is_mnist(source: str | os.PathLike[str]) -> bool:
     if source in ("auto", "bundled", "keras") or is_idx_set(source):
         return True
     if not os.path.isfile(source):
-        return False  # to open a named pipe would wait for somebody to write into it
+        return False  # opening a named pipe would block until another process writes
     try:
         with zipfile.ZipFile(source) as archive:
             return {"x_train.npy", "y_train.npy", "x_test.npy", "y_test.npy"} <= set(
                 archive.namelist()
             )
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
-        return False  # load_matrix says what is wrong with it
+        return False  # load_matrix reports the error
 
 
 def _labels(path: str | os.PathLike[str], n: int) -> Array:
-    from mnist_kmeans_mlx.datasets import load_matrix
-    from mnist_kmeans_mlx.datasets.binary import read_idx, read_npy
+    from mnist_kmeans_mlx.datasets.matrix import read_table
 
-    # `load_matrix` refuses what has one dimension, and labels mostly have.
-    name = os.path.basename(path)
-    if name.endswith(".npy"):
-        labels = read_npy(path)
-    elif name.endswith(("ubyte", "ubyte.gz")):
-        labels = read_idx(path)
-    else:
-        labels = load_matrix(path, min_rows=1)
+    labels = read_table(path).matrix
     if labels.size != n:
         doubt = " (is the first line of one of them a header?)" * (abs(labels.size - n) == 1)
         raise ExperimentError(f"{str(path)!r} holds {labels.size} labels for {n} rows{doubt}.")

@@ -25,14 +25,14 @@ from mnist_kmeans_mlx.experiment.result import STAGES, Cluster, Evaluation, Resu
 if TYPE_CHECKING:
     from mnist_kmeans_mlx.checkpoint import Checkpoint
     from mnist_kmeans_mlx.datasets.columns import Columns
-    from mnist_kmeans_mlx.metrics import Scores
     from mnist_kmeans_mlx.persistence import Model
+    from mnist_kmeans_mlx.scores import Scores
 
 __all__ = ["evaluate", "predict", "predict_to", "run", "scale_of", "transform_to"]
 
 Observer = Callable[[str], None]
 
-# Bytes of rows at a time, where all of them are looked at.
+# Bytes of rows at a time in passes over all rows.
 _BLOCK = 1 << 25
 
 
@@ -71,7 +71,7 @@ def run(
     observe : callable, optional
         Called with the name of each of `STAGES` as it begins.
     checkpoint : Checkpoint, optional
-        Goes on with the fit it holds, and keeps how far this one has come.
+        Resumes the fit that it holds, and records the progress of this one.
     gather : bool, default=True
         Whether the estimator's ``labels_`` are to be those of all ranks. They are also gathered if
         there is anything to score.
@@ -88,18 +88,18 @@ def run(
     ExperimentError
         The data cannot be clustered so, or the checkpoint is of another fit.
     OSError
-        The checkpoint cannot be written while the fit goes on. If it is only the last time, see
+        The checkpoint cannot be written during the fit. For a failure after the fit, see
         `Checkpoint.failure`.
     KeyboardInterrupt
-        Unless there is a checkpoint and the fit has reached anything: the result then tells what,
-        and that it is `interrupted`.
+        If nothing was reached, or without a checkpoint. Otherwise the result so far is returned,
+        marked `interrupted`.
     """
     from mnist_kmeans_mlx.device import describe
     from mnist_kmeans_mlx.distributed import current
     from mnist_kmeans_mlx.estimator import KMeans
     from mnist_kmeans_mlx.labeling import infer_cluster_labels, infer_data_labels
-    from mnist_kmeans_mlx.metrics import score_labels
     from mnist_kmeans_mlx.progress import History
+    from mnist_kmeans_mlx.scores import score_labels
 
     started = datetime.now(UTC).isoformat(timespec="seconds")
     timings = dict.fromkeys(STAGES, 0.0)
@@ -193,8 +193,7 @@ def predict(
     device : {"auto", "gpu", "cpu"}
         Need not be the one that the model was fitted on.
     scale : float, optional
-        What rows are to be multiplied with to be in the unit of the model. If None, `scale_of`
-        finds it.
+        Factor that brings the rows to the unit of the model; `scale_of` if None.
 
     Returns
     -------
@@ -236,8 +235,8 @@ def predict_to(
     rows : ndarray of shape (n, n_features) or source of rows
         As for `predict`.
     path : str
-        An ``.npy`` or ``.parquet`` file, which appears when it is whole. A call that was
-        interrupted is gone on with.
+        A file in any format that can be written. It appears when it is complete; an interrupted
+        call is resumed.
     digits : bool, default=True
         Write digits, where the model knows them.
     device : {"auto", "gpu", "cpu"}
@@ -287,16 +286,16 @@ def _write(
 
 
 def scale_of(model: Model, *parts: Any) -> float:
-    """Find what rows are to be multiplied with to be in the unit of a model.
+    """Find the factor that brings rows to the unit of a model.
 
-    A model of images takes pixels as they are, unless they are floats of which none is above 1. All
-    rows of all parts are asked, for those at the beginning may be blank.
+    A model of images takes pixels unscaled, unless all are floats of at most 1. All rows of all
+    parts are checked, because the first ones may be blank.
 
     Parameters
     ----------
     model : Model
     *parts : ndarray of shape (n, n_features) or source of rows
-        All of one origin, such as the training and the test rows: they have the same unit.
+        From one source, such as training and test rows, which have the same unit.
 
     Raises
     ------
@@ -346,7 +345,7 @@ def evaluate(
     ExperimentError
         The data has no labels, the model knows no digits, or they do not fit each other.
     """
-    from mnist_kmeans_mlx.metrics import score_labels
+    from mnist_kmeans_mlx.scores import score_labels
 
     if data.y_train is None:
         raise ExperimentError("to evaluate takes labels, and this data has none: see --labels.")

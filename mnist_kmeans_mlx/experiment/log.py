@@ -10,22 +10,23 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mnist_kmeans_mlx.experiment.shapes import Maybe, fits
+
 __all__ = ["append_log", "log_path", "read_lines", "read_log"]
 
-_NUMBER = (int, float)
-_TYPES: dict[str, Any] = {
+_ENTRY: dict[str, Any] = {
     "date": str,
     "n_clusters": int,
-    "seconds": _NUMBER,
-    "train_accuracy": (*_NUMBER, type(None)),
-    "test_accuracy": (*_NUMBER, type(None)),
+    "seconds": float,
+    "train_accuracy": Maybe(float),
+    "test_accuracy": Maybe(float),
     "device": str,
-    "machine": (str, type(None)),
+    "machine": Maybe(str),
 }
 
 
 def log_path() -> Path:
-    """Return where the log is kept, unless a command says otherwise."""
+    """Return the default file of the log."""
     from platformdirs import user_state_path
 
     return user_state_path("mnist-kmeans-mlx", appauthor=False) / "experiments.jsonl"
@@ -89,7 +90,7 @@ def read_log(path: str | os.PathLike[str] | None = None) -> tuple[list[dict[str,
     OSError
         The log cannot be read.
     """
-    return read_lines(log_path() if path is None else path, _is_entry)
+    return read_lines(log_path() if path is None else path, lambda entry: fits(entry, _ENTRY))
 
 
 def read_lines(
@@ -115,9 +116,3 @@ def read_lines(
             else:
                 damaged += 1
     return entries, damaged
-
-
-def _is_entry(entry: Any) -> bool:
-    return isinstance(entry, dict) and all(
-        isinstance(entry.get(key), kinds) for key, kinds in _TYPES.items()
-    )

@@ -12,8 +12,8 @@ from mnist_kmeans_mlx.experiment.data import Array, Data, ExperimentError, unit_
 from mnist_kmeans_mlx.experiment.flow import predict, scale_of
 
 if TYPE_CHECKING:
-    from mnist_kmeans_mlx.metrics import Scores
     from mnist_kmeans_mlx.persistence import Model
+    from mnist_kmeans_mlx.scores import Scores
 
 __all__ = ["Face", "Map", "Member", "Portrait", "portray"]
 
@@ -21,7 +21,7 @@ __all__ = ["Face", "Map", "Member", "Portrait", "portray"]
 MAPPED = 1500
 # Bytes of float64 differences at once.
 STEP_BYTES = 64 << 20
-# Share of the labels of a fit that its rows must get again.
+# Rows are those of the fit if at least this share gets the same label.
 _ALIKE = 0.99
 
 
@@ -95,7 +95,7 @@ class Map:
 
 @dataclass(frozen=True, eq=False)
 class Portrait:
-    """A model beside the data it was fitted on.
+    """A model together with the data it was fitted on.
 
     Attributes
     ----------
@@ -132,7 +132,7 @@ class Portrait:
 def portray(
     model: Model, data: Data | None = None, *, members: int = 10, device: str = "auto"
 ) -> Portrait:
-    """Look at a model beside the data it was fitted on.
+    """Describe a model together with the data it was fitted on.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def portray(
         The model was fitted on other data.
     """
     from mnist_kmeans_mlx.labeling import infer_cluster_labels, infer_data_labels
-    from mnist_kmeans_mlx.metrics import score_labels
+    from mnist_kmeans_mlx.scores import score_labels
 
     estimator, digits = model.estimator, model.cluster_labels
     k = len(estimator.cluster_centers_)
@@ -200,14 +200,14 @@ def portray(
 
 @dataclass(frozen=True)
 class _Labeled:
-    """As much of an estimator as `infer_cluster_labels` asks for."""
+    """The attributes of an estimator that `infer_cluster_labels` needs."""
 
     n_clusters: int
     labels_: Array
 
 
 def _known(model: Model) -> dict[str, Any]:
-    """What a portrait tells whether or not there is data."""
+    """Facts of a portrait that need no data."""
     estimator, unit = model.estimator, unit_of(model)
     metric = str(getattr(estimator, "metric", "euclidean"))
     inertia, n_iter = (getattr(estimator, name, None) for name in ("inertia_", "n_iter_"))
@@ -253,7 +253,7 @@ def _measured(rows: Array, metric: str) -> Array:
 
 @dataclass(frozen=True)
 class _Beholder:
-    """Looks at clusters, one at a time."""
+    """Makes faces of clusters, one at a time."""
 
     metric: str
     unit: float

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import stat
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from mnist_kmeans_mlx.experiment.data import ExperimentError
+from mnist_kmeans_mlx.experiment.shapes import Entries, Maybe, check, expect
 
 __all__ = ["MEASURES", "Record", "looks_like_json", "read_record"]
 
@@ -28,34 +28,18 @@ class Record:
     ----------
     kind : {"fit", "sweep", "compare"}
     values : dict
-        The JSON, of which all that its shape asks for is there and of the right type.
+        The JSON, with all required keys present and of the right type.
     """
 
     kind: str
     values: Mapping[str, Any]
 
 
-class _Maybe:
-    """None, or what it holds."""
-
-    def __init__(self, shape: Any) -> None:
-        self.shape = shape
-
-
-class _Table:
-    """A JSON object with any keys."""
-
-    def __init__(self, shape: Any) -> None:
-        self.shape = shape
-
-
-# A shape is a type, [shape of each item], or a table of keys; a key that may be left out ends in
-# a question mark. `float` stands for any finite number, `int` for a whole one from 0.
 _SCORES: dict[str, Any] = {
     "accuracy": float,
     "classes": [int],
     "confusion": [[int]],
-    "per_class_accuracy": _Table(float),
+    "per_class_accuracy": Entries(float),
     "missing?": [int],
 }
 _DATA: dict[str, Any] = {"name": str, "n_train?": int, "n_test?": int}
@@ -67,12 +51,12 @@ _FIT: dict[str, Any] = {
     "device": str,
     "timings": {"fit": float},
     "clusters": [
-        {"index": int, "size": int, "digit": _Maybe(int), "purity": _Maybe(float)},
+        {"index": int, "size": int, "digit": Maybe(int), "purity": Maybe(float)},
     ],
-    "scores": {"train": _Maybe(_SCORES), "test": _Maybe(_SCORES)},
-    "history?": _Maybe([[float]]),
+    "scores": {"train": Maybe(_SCORES), "test": Maybe(_SCORES)},
+    "history?": Maybe([[float]]),
     "data": _DATA,
-    "environment": _Table(object),
+    "environment": Entries(object),
     "started": str,
     "command": str,
 }
@@ -90,18 +74,18 @@ _COMPARE: dict[str, Any] = {
                     "device": str,
                     "verdict": str,
                     "reason": str,
-                    "cold": _Maybe(_SPREAD),
-                    "warm": _Maybe(_SPREAD),
-                    "speedup": _Maybe(_SPREAD),
+                    "cold": Maybe(_SPREAD),
+                    "warm": Maybe(_SPREAD),
+                    "speedup": Maybe(_SPREAD),
                     "failures": [str],
                 }
             ],
         }
     ],
     "quoted?": [{"n_clusters": int, "seconds": float, "machine": str, "library": str}],
-    "settings?": _Table(object),
+    "settings?": Entries(object),
     "data": _DATA,
-    "machine": _Table(object),
+    "machine": Entries(object),
     "started": str,
     "command": str,
 }
@@ -110,13 +94,13 @@ _SWEEP: dict[str, Any] = {
         {
             "n_clusters": int,
             "seeds?": [int],
-            **{name: _Maybe(_SPREAD) for name in MEASURES},
+            **{name: Maybe(_SPREAD) for name in MEASURES},
         }
     ],
-    "elbow": _Maybe({"n_clusters": int}),
+    "elbow": Maybe({"n_clusters": int}),
     "cells": [{"seed": int}],
     "data": _DATA,
-    "environment?": _Table(object),
+    "environment?": Entries(object),
     "started": str,
     "command": str,
 }
@@ -167,7 +151,7 @@ def read_record(path: str | os.PathLike[str]) -> Record:
     if kind is None:
         raise ExperimentError(f"{name} is JSON, but not what fit, sweep or compare prints.")
     try:
-        _check(values, _SHAPES[kind], "")
+        check(values, _SHAPES[kind], "")
         if kind == "fit":
             _check_scores(values["scores"])
     except ValueError as error:
@@ -185,47 +169,12 @@ def _kind(values: Any) -> str | None:
     return "fit" if {"clusters", "inertia"} <= values.keys() else None
 
 
-def _check(value: Any, shape: Any, where: str) -> None:
-    if isinstance(shape, _Maybe):
-        if value is not None:
-            _check(value, shape.shape, where)
-    elif isinstance(shape, _Table):
-        _expect(isinstance(value, dict), where, "a table")
-        for key, item in value.items():
-            _check(item, shape.shape, f"{where}.{key}")
-    elif isinstance(shape, dict):
-        _expect(isinstance(value, dict), where, "a table")
-        for key, part in shape.items():
-            name = key.removesuffix("?")
-            if name in value:
-                _check(value[name], part, f"{where}.{name}")
-            elif name == key:
-                raise ValueError(f"it lacks {f'{where}.{name}'.lstrip('.')!r}")
-    elif isinstance(shape, list):
-        _expect(isinstance(value, list), where, "a list")
-        for i, item in enumerate(value):
-            _check(item, shape[0], f"{where}.{i}")
-    elif shape is float:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        _expect(number and abs(value) < 1e300 and math.isfinite(value), where, "a number")
-    elif shape is int:
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        _expect(whole and 0 <= value < 2**63, where, "a whole number")
-    elif shape is str:
-        _expect(isinstance(value, str), where, "a text")
-
-
 def _check_scores(scores: Mapping[str, Any]) -> None:
     for part, score in scores.items():
         if score is not None:
             n = len(score["classes"])
             square = len(score["confusion"]) == n and all(len(r) == n for r in score["confusion"])
-            _expect(square, f"scores.{part}.confusion", "as wide and high as there are classes")
-
-
-def _expect(right: bool, where: str, what: str) -> None:
-    if not right:
-        raise ValueError(f"{where.lstrip('.') or 'it'!s} is not {what}")
+            expect(square, f"scores.{part}.confusion", "as wide and high as there are classes")
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""What an experiment found, frozen, and as JSON."""
+"""The result of an experiment, frozen, and as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from mnist_kmeans_mlx import __version__
 
 if TYPE_CHECKING:
-    from mnist_kmeans_mlx.metrics import Scores
+    from mnist_kmeans_mlx.scores import Scores
 
 __all__ = ["STAGES", "Cluster", "Evaluation", "Result", "plain"]
 
@@ -182,7 +182,7 @@ class Evaluation:
 
 
 def plain_dict(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn a table into one that JSON holds."""
+    """Convert a mapping to JSON types."""
     return {key: plain(item) for key, item in value.items()}
 
 

@@ -9,18 +9,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mnist_kmeans_mlx import __version__
 from mnist_kmeans_mlx.experiment.cells import Cell, Cells, cells_path
-from mnist_kmeans_mlx.experiment.data import Array, Data, check_clusters, checksum, load
+from mnist_kmeans_mlx.experiment.data import Array, Data, check_clusters, load
 from mnist_kmeans_mlx.experiment.flow import run
 from mnist_kmeans_mlx.experiment.result import Result, plain_dict
-
-if TYPE_CHECKING:
-    from mnist_kmeans_mlx.datasets.columns import Columns
+from mnist_kmeans_mlx.persistence.checksum import checksum
 
 __all__ = ["MEASURES", "Sweep", "elbow", "sweep"]
 
@@ -149,7 +147,7 @@ def elbow(n_clusters: Iterable[int], inertias: Iterable[float]) -> int | None:
         1 - (count - left) / (right - left) - (value - bottom) / (top - bottom)
         for count, value in points
     ]
-    # Half a line's rounding is no elbow.
+    # A deviation by rounding alone is no elbow.
     return points[int(np.argmax(below))][0] if max(below) > 1e-9 else None
 
 
@@ -162,14 +160,11 @@ def sweep(
     n_init: int | str = "auto",
     max_iter: int = 300,
     silhouette_sample: int = 3000,
-    key: str | None = None,
-    labels: str | os.PathLike[str] | None = None,
-    header: bool | None = None,
-    columns: Columns | None = None,
     path: str | os.PathLike[str] | None = None,
     fresh: bool = False,
     command: str = "",
     observe: Callable[[str], None] | None = None,
+    **named: Any,
 ) -> Sweep:
     """Cluster and score for each number of clusters and seed.
 
@@ -178,7 +173,7 @@ def sweep(
 
     Parameters
     ----------
-    source, key, labels, header, columns
+    source
         As for `load`.
     n_clusters, seeds : iterable of int
     device : {"auto", "gpu", "cpu"}
@@ -194,6 +189,8 @@ def sweep(
         Kept in the result.
     observe : callable, optional
         Called with what is being done, in words.
+    **named
+        ``key``, ``labels``, ``header`` and ``columns``, as for `load`.
 
     Returns
     -------
@@ -214,9 +211,7 @@ def sweep(
     cells = Cells(cells_path() if path is None else Path(path))
     environment = describe(device)
     observe("Loading data")
-    data = load(source, key=key, labels=labels, header=header, columns=columns).held(
-        "`fit` takes it, one K at a time"
-    )
+    data = load(source, **named).held("`fit` takes it, one K at a time")
     counts, seeds = sorted(set(n_clusters)), sorted(set(seeds))
     check_clusters(counts[-1], len(data.train))
     settings = {"n_init": n_init, "max_iter": max_iter, "silhouette_sample": silhouette_sample}

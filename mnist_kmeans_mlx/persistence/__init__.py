@@ -23,18 +23,17 @@ from typing import Any
 import numpy as np
 
 from mnist_kmeans_mlx import __version__
-from mnist_kmeans_mlx.datasets.faults import brief
-from mnist_kmeans_mlx.persistence import safetensors
+from mnist_kmeans_mlx.datasets.faults import Fault, brief
+from mnist_kmeans_mlx.persistence import tensors as store
 from mnist_kmeans_mlx.persistence.files import write_atomically
-from mnist_kmeans_mlx.persistence.safetensors import Array, Damage
+from mnist_kmeans_mlx.persistence.tensors import Array
 
 __all__ = ["Model", "ModelError", "load_model", "save_model"]
 
 FORMAT = "mnist_kmeans_mlx"
 FORMAT_VERSION = 1
 
-# Class name in the file -> the module that defines it. A file names a class; it never
-# chooses a module.
+# Class name in the file -> its module. A file never chooses a module.
 _CLASSES = {
     "KMeans": "mnist_kmeans_mlx.estimator",
     "MiniBatchKMeans": "mnist_kmeans_mlx.minibatch",
@@ -143,9 +142,9 @@ def save_model(
         "cluster_labels": json.dumps(_encode(labels, "cluster_labels", tensors)),
         "metadata": json.dumps(_encode(dict(metadata or {}), "metadata", tensors)),
     }
-    pieces = safetensors.pack(tensors, texts)
+    packed = store.pack(tensors, texts)
     with write_atomically(path) as file:
-        file.writelines(pieces)
+        file.write(packed)
     return Path(path)
 
 
@@ -169,13 +168,13 @@ def load_model(path: str | os.PathLike[str]) -> Model:
         The file cannot be opened.
     """
     try:
-        return _model(*safetensors.read(path, FORMAT, "model"))
-    except Damage as damage:
-        raise ModelError(f"{os.fspath(path)} {damage}.") from None
+        return _model(*store.read(path, FORMAT, "model"))
+    except Fault as fault:
+        raise ModelError(f"{os.fspath(path)} {fault}.") from None
 
 
 def owned(estimator: Any) -> str:
-    """Name an estimator such that scikit-learn's is not taken for one of ours.
+    """Name an estimator so that scikit-learn's is not mistaken for ours.
 
     Examples
     --------
@@ -197,16 +196,16 @@ def _remedy(estimator: Any) -> str:
 def _model(tensors: Mapping[str, Array], texts: Mapping[str, str]) -> Model:
     version = texts.get("format_version", "")
     if not re.fullmatch("[0-9]{1,9}", version):
-        raise Damage("is damaged: its format version is not a number")
+        raise Fault("is damaged: its format version is not a number")
     if int(version) > FORMAT_VERSION:
-        raise Damage(
+        raise Fault(
             f"was written by a later version (format {int(version)}; this one reads up to "
             f"{FORMAT_VERSION}): upgrade mnist-kmeans-mlx to read it"
         )
     try:
         name = texts["class"]
         if name not in _CLASSES:
-            raise Damage(f"holds a {name[:40]!r}, which this version does not know")
+            raise Fault(f"holds a {name[:40]!r}, which this version does not know")
         read = {
             key: _decode(json.loads(texts[key]), tensors)
             for key in ("parameters", "attributes", "cluster_labels", "metadata")
@@ -228,7 +227,7 @@ def _model(tensors: Mapping[str, Array], texts: Mapping[str, str]) -> Model:
             texts["created"],
         )
     except KeyError as error:
-        raise Damage(f"is damaged: it lacks {error.args[0]!r}") from error
+        raise Fault(f"is damaged: it lacks {error.args[0]!r}") from error
     except (
         ArithmeticError,
         AttributeError,
@@ -237,7 +236,7 @@ def _model(tensors: Mapping[str, Array], texts: Mapping[str, str]) -> Model:
         ValueError,
         RecursionError,
     ) as error:
-        raise Damage(f"is damaged: {brief(str(error).partition(chr(10))[0])}") from error
+        raise Fault(f"is damaged: {brief(str(error).partition(chr(10))[0])}") from error
 
 
 def _check(estimator: Any, cluster_labels: Any) -> None:
@@ -270,7 +269,7 @@ def _check(estimator: Any, cluster_labels: Any) -> None:
 
 
 def _encode(value: Any, name: str, tensors: dict[str, Array]) -> Any:
-    """Turn into what JSON can hold; arrays move to `tensors`, named for where they belong."""
+    """Convert to JSON types; arrays move to `tensors`, named for their place."""
     if value is None or isinstance(value, bool | str):
         return value
     if type(value) is int:
@@ -291,7 +290,7 @@ def _encode(value: Any, name: str, tensors: dict[str, Array]) -> Any:
         if array.dtype.kind in "OU" and all(isinstance(text, str) for text in array.flat):
             kind = "object" if array.dtype.kind == "O" else "str"
             return {"$strings": array.tolist(), "dtype": kind}
-        if safetensors.is_storable(array):
+        if store.is_storable(array):
             tensors[name] = array
             return {"$scalar" if isinstance(value, np.generic) else "$array": name}
     raise ModelError(f"cannot save {name}: a model file does not hold a {type(value).__name__}.")

@@ -14,7 +14,7 @@ from typing import IO
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Raise the OSError now that writing `path` would raise after minutes of work."""
+    """Raise now the OSError that writing `path` would raise later."""
     descriptor, temporary, _ = _open_beside(path)
     os.close(descriptor)
     os.unlink(temporary)
@@ -22,7 +22,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 @contextlib.contextmanager
 def write_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Write a file that takes the place of `path` when all went well, and else vanishes.
+    """Write a temporary file that replaces `path` on success, and is removed on failure.
 
     Parameters
     ----------
@@ -34,20 +34,18 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     OSError
         The file cannot be written, or `path` is a folder or a device.
     """
-    descriptor, temporary, target = _open_nameless(path) or _open_beside(path)
+    descriptor, temporary, target = _open_beside(path)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            if not os.path.exists(temporary):
-                _give_name(file.fileno(), temporary)
         put_in_place(temporary, target)
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         if isinstance(error, OSError) and error.errno and error.filename in (None, temporary):
-            # A full disk names no file, and people know nothing of the temporary one.
+            # The caller does not know the temporary file, and a full disk names no file.
             raise OSError(error.errno, error.strerror, os.fspath(path)) from None
         raise
 
@@ -60,9 +58,9 @@ def put_in_place(temporary: str, target: str) -> None:
 
 
 def remove_leftovers(path: str | os.PathLike[str]) -> None:
-    """Remove temporary files that writers of `path` left when they were killed.
+    """Remove temporary files that killed writers of `path` left behind.
 
-    Those of the last minute stay: somebody may be writing them.
+    Those of the last minute stay: they may be in use.
     """
     folder, name = os.path.split(os.path.realpath(path))
     temporary = re.compile(re.escape(f".{name[:60]}.") + r"[0-9a-f]{8}\.tmp")
@@ -81,44 +79,12 @@ def file_to_replace(path: str | os.PathLike[str]) -> str:
     return target
 
 
-def _open_nameless(path: str | os.PathLike[str]) -> tuple[int, str, str] | None:
-    """As `_open_beside`, but the file has no name yet: nothing is left of it if we are killed.
-
-    None where the system or the file system knows no such files.
-    """
-    target = file_to_replace(path)
-    folder, name = os.path.split(target)
-    with contextlib.suppress(OSError, AttributeError):
-        descriptor = os.open(folder, os.O_WRONLY | os.O_TMPFILE, 0o666)
-        temporary = _temporary_name(folder, name)
-        if os.path.exists(_own(descriptor)):
-            return descriptor, temporary, target
-        os.close(descriptor)
-    return None
-
-
-def _give_name(descriptor: int, name: str) -> None:
-    # With a folder named, if only to be ignored, Python calls linkat, which follows the link.
-    folder = os.open(os.path.dirname(name), os.O_RDONLY)
-    try:
-        os.link(_own(descriptor), name, src_dir_fd=folder, follow_symlinks=True)
-    finally:
-        os.close(folder)
-
-
-def _own(descriptor: int) -> str:
-    return f"/proc/self/fd/{descriptor}"
-
-
-def _temporary_name(folder: str, name: str) -> str:
-    return os.path.join(folder, f".{name[:60]}.{secrets.token_hex(4)}.tmp")
-
-
 def _open_beside(path: str | os.PathLike[str]) -> tuple[int, str, str]:
     """Open a temporary file in the folder of `path`: descriptor, its name, the file to replace."""
     target = file_to_replace(path)
+    remove_leftovers(path)
     folder, name = os.path.split(target)
-    temporary = _temporary_name(folder, name)
+    temporary = os.path.join(folder, f".{name[:60]}.{secrets.token_hex(4)}.tmp")
     try:
         return os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), temporary, target
     except OSError as error:

@@ -1,52 +1,49 @@
-"""Checkpoints on disk: how far a fit has come, as one safetensors file, never as a pickle."""
+"""Checkpoints on disk: the progress of a fit, as one safetensors file, never as a pickle."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-from scipy.sparse import issparse
 
 from mnist_kmeans_mlx import __version__
+from mnist_kmeans_mlx.datasets.faults import Fault
 from mnist_kmeans_mlx.engine.lloyd import Run, State
 from mnist_kmeans_mlx.engine.restarts import Standing
-from mnist_kmeans_mlx.persistence import safetensors
-from mnist_kmeans_mlx.persistence.safetensors import Array, Damage
+from mnist_kmeans_mlx.persistence import tensors as store
+from mnist_kmeans_mlx.persistence.tensors import Array
 
 FORMAT = "mnist_kmeans_mlx.checkpoint"
 FORMAT_VERSION = 3
 
 _TWISTER_WORDS = 624
-# What the file leaves out, as it stands in a `Run` or `State` that was read.
+# Fields that the file leaves out, and their values after reading.
 FOUND_AGAIN: Mapping[str, Array] = {
     "labels": np.zeros(0, np.int32),
     "sums": np.zeros(0),
     "counts": np.zeros(0),
 }
-# Bytes of rows that the checksum takes at once.
-BLOCK = 16 << 20
 
 
 @dataclass(frozen=True, eq=False)
-class Record:
+class Snapshot:
     """What a checkpoint holds.
 
     Attributes
     ----------
     identity : dict
-        What two fits share that find the same: parameters, shape and checksum of the data.
+        What determines the result: parameters, shape and checksum of the data.
     seconds : float
         How long the fit has taken so far.
     generator : dict
         ``RandomState.get_state(legacy=False)`` of a Mersenne Twister.
     standing : Standing
-        How far the fit has come. Labels and sums are not kept: the centres tell what they are.
+        Progress of the fit. Labels and sums are left out: they are recomputed from the centres.
     """
 
     identity: Mapping[str, Any]
@@ -54,8 +51,8 @@ class Record:
     generator: Mapping[str, Any]
     standing: Standing
 
-    def pack(self) -> list[bytes]:
-        """Lay out the file: its bytes, in pieces to write in turn."""
+    def pack(self) -> bytes:
+        """Return the file."""
         twister = dict(self.generator["state"])
         tensors: dict[str, Array] = {"generator": twister.pop("key")}
         progress = {
@@ -72,10 +69,10 @@ class Record:
             "identity": json.dumps(self.identity),
             "progress": json.dumps(progress),
         }
-        return safetensors.pack(tensors, texts)
+        return store.pack(tensors, texts)
 
 
-def read_record(path: str | os.PathLike[str]) -> Record:
+def read_snapshot(path: str | os.PathLike[str]) -> Snapshot:
     """Read a checkpoint.
 
     Parameters
@@ -84,31 +81,31 @@ def read_record(path: str | os.PathLike[str]) -> Record:
 
     Returns
     -------
-    Record
-        Fit to be gone on from: shapes, indices and numbers are what they must be.
+    Snapshot
+        Validated: shapes, dtypes and ranges are correct, so that a fit can resume from it.
 
     Raises
     ------
-    Damage
+    Fault
         The file is damaged, is not a checkpoint, or is one of another version, whose fits may
         find something else.
     OSError
         The file cannot be opened.
     """
-    return _parse(*safetensors.read(path, FORMAT, "checkpoint"))
+    return _parse(*store.read(path, FORMAT, "checkpoint"))
 
 
-def unpack_record(file: IO[bytes]) -> Record:
-    """Read a checkpoint from an open file, as `read_record` does."""
-    return _parse(*safetensors.unpack(file, FORMAT, "checkpoint"))
+def unpack_snapshot(data: bytes) -> Snapshot:
+    """Read a checkpoint from what `Snapshot.pack` returned."""
+    return _parse(*store.unpack(data))
 
 
-def _parse(tensors: Mapping[str, Array], texts: Mapping[str, str]) -> Record:
+def _parse(tensors: Mapping[str, Array], texts: Mapping[str, str]) -> Snapshot:
     version = texts.get("package_version", "")
     if version != __version__ or texts.get("format_version") != str(FORMAT_VERSION):
-        raise Damage(
+        raise Fault(
             f"was written by mnist-kmeans-mlx {version[:20]!r} and this is {__version__}: finish "
-            "it with that version, or begin anew"
+            "it with that version, or start again"
         )
     try:
         identity, progress = json.loads(texts["identity"]), json.loads(texts["progress"])
@@ -128,15 +125,15 @@ def _parse(tensors: Mapping[str, Array], texts: Mapping[str, str]) -> Record:
         for run in (standing.best, standing.state):
             if run is not None:
                 _check(run, d, k)
-        return Record(identity, seconds, generator, standing)
+        return Snapshot(identity, seconds, generator, standing)
     except KeyError as error:
-        raise Damage(f"is damaged: it lacks {error.args[0]!r}") from error
+        raise Fault(f"is damaged: it lacks {error.args[0]!r}") from error
     except (ArithmeticError, AttributeError, TypeError, ValueError, RecursionError) as error:
-        raise Damage(f"is damaged: {str(error).partition(chr(10))[0].rstrip('.')}") from error
+        raise Fault(f"is damaged: {str(error).partition(chr(10))[0].rstrip('.')}") from error
 
 
 def _without_arrays(name: str, part: Run | State | None, tensors: dict[str, Array]) -> Any:
-    """What JSON holds of a part; its arrays move to `tensors`, named for where they belong."""
+    """Fields of a part in JSON types; arrays move to `tensors`, named for their place."""
     if part is None:
         return None
     fields = [field.name for field in dataclasses.fields(part) if field.name not in FOUND_AGAIN]
@@ -172,18 +169,3 @@ def _check(run: Run | State, d: int, k: int) -> None:
 def _require(sound: bool, what: str) -> None:
     if not sound:
         raise ValueError(f"{what} cannot be")
-
-
-def checksum(*tables: Any) -> str:
-    """SHA-256 of arrays and CSR matrices, with their dtypes and shapes."""
-    digest = hashlib.sha256()
-    for table in tables:
-        if table is None:
-            digest.update(b"none\n")
-            continue
-        for array in (table.data, table.indices, table.indptr) if issparse(table) else (table,):
-            digest.update(f"{array.dtype} {array.shape}\n".encode())
-            step = max(1, BLOCK // max(1, array[:1].nbytes))
-            for start in range(0, len(array), step):
-                digest.update(np.ascontiguousarray(array[start : start + step]).data)
-    return digest.hexdigest()

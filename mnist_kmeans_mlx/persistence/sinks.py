@@ -1,8 +1,8 @@
 """Rows written as they are computed, to a file that appears whole or not at all.
 
-What is there before the end lies beside it: `.NAME.partial`, an `.npy` file that is not yet full,
-and `.NAME.partial.json`, which says of how many of its rows that is certain. Parquet has no rows to
-go on from, and is made from the partial file at the end, for which there must be room for both.
+Until then they are in `.NAME.partial`, an incomplete `.npy` file; `.NAME.partial.json` records
+how many of its rows are safely on disk. Other formats are made from
+the partial file at the end, so there must be room for both.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ import numpy.typing as npt
 
 from mnist_kmeans_mlx.datasets.faults import PathLike, blaming
 from mnist_kmeans_mlx.datasets.tables import arrow
+from mnist_kmeans_mlx.formats import format_of, suffixes
 from mnist_kmeans_mlx.persistence.files import file_to_replace, put_in_place
 
 __all__ = ["Sink", "open_sink"]
 
-# Seconds of work that a break may cost.
+# An interruption costs at most so many seconds of work.
 _EVERY = 5.0
-# Bytes of a Parquet row group, which is held while it is written.
+# Bytes of rows that are held while a file is made from the partial one.
 _GROUP = 1 << 25
 
 Identity = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
@@ -49,24 +50,23 @@ def open_sink(
     Parameters
     ----------
     path : path-like
-        Its suffix names the format: ``.npy``, or ``.parquet`` (needs pyarrow) with a column
-        ``label``, or columns ``distance_0`` and so on if `shape` has two dimensions.
+        Its suffix names the format: ``.npy``, or ``.csv`` or ``.parquet`` (needs pyarrow) with a
+        column ``label``, or columns ``distance_0`` and so on if `shape` has two dimensions.
     shape : tuple (n,) or (n, k)
         Of the whole.
     dtype : dtype
         Of real numbers.
     identity : mapping, or callable that returns it
-        All that the rows depend on, as JSON can hold it: with any other, what is there of an
-        earlier attempt is not gone on with, see `Sink.other`. A callable is called at most once,
-        and not at all if the file is written within seconds.
+        All that the rows depend on, as JSON can hold it. A partial file written for a different
+        identity is discarded, see `Sink.other`. A callable is called at most once, and not at all
+        if the file is written within seconds.
     resume : bool, default=True
-        Go on where an earlier attempt was broken off, by Ctrl-C, a full disk or a power failure;
-        False begins anew.
+        Resume an attempt that Ctrl-C, a full disk or a power failure ended; False starts again.
 
     Yields
     ------
     Sink
-        It wants the rows from `Sink.rows_done` on.
+        Append the rows from `Sink.rows_done` on.
 
     Raises
     ------
@@ -77,10 +77,9 @@ def open_sink(
     DatasetError
         pyarrow is needed and not installed.
     """
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix not in (".npy", ".parquet"):
-        raise ValueError(f"{os.fspath(path)!r} cannot be written: name it .npy or .parquet.")
-    if suffix == ".parquet":
+    if format_of(path, "write") is None:
+        raise ValueError(f"{os.fspath(path)!r} cannot be written: name it {suffixes('write')}.")
+    if os.fspath(path).lower().endswith(".parquet"):
         with blaming(path):
             arrow()  # now, not after an hour
     sink = Sink(path, shape, dtype, identity, resume=resume)
@@ -106,10 +105,9 @@ class Sink:
     Attributes
     ----------
     rows_done : int
-        Rows that are there, also from an earlier attempt.
+        Rows written so far, including those of an earlier attempt.
     other : tuple of str
-        What differs in the identity of an earlier attempt at something else, which is not gone on
-        with; empty if there was none.
+        Keys in which the identity of a discarded partial file differs; empty if there was none.
     """
 
     other: tuple[str, ...] = ()
@@ -144,7 +142,7 @@ class Sink:
 
     @cached_property
     def _identity(self) -> Any:
-        """What the rows depend on, as it comes back from JSON."""
+        """The identity, as it comes back from JSON."""
         found = self._identify() if callable(self._identify) else self._identify
         return json.loads(json.dumps(dict(found)))
 
@@ -160,11 +158,11 @@ class Sink:
         if rows.shape[1:] != self.shape[1:] or len(rows) > self.shape[0] - self.rows_done:
             raise ValueError(
                 f"Rows of shape {rows.shape} do not fit into {self.path!r} of shape {self.shape}, "
-                f"of which {self.rows_done} are there."
+                f"which has {self.rows_done} rows so far."
             )
         data = np.ascontiguousarray(rows.astype(self.dtype, casting="same_kind", copy=False))
         with self._named():
-            # Not where the file is: it may have failed within a row.
+            # Not at the current position: a write may have failed within a row.
             self._file.seek(len(self._header) + self.rows_done * self._row)
             _write(self._file, data.reshape(-1).view(np.uint8).data)
         self.rows_done += len(rows)
@@ -172,7 +170,7 @@ class Sink:
             self.record()
 
     def record(self) -> None:
-        """Make sure of the rows that are there, and note how many these are."""
+        """Flush the rows to disk, and record their number."""
         with self._named():
             os.fsync(self._file.fileno())
             note = {"identity": self._identity, "rows": self.rows_done}
@@ -181,20 +179,22 @@ class Sink:
         self._due = time.monotonic() + _EVERY
 
     def finish(self) -> None:
-        """Let the file take its place."""
+        """Put the finished file in place."""
         with self._named():
-            if self.path.lower().endswith(".parquet"):
-                self.record()  # the copy takes its time
-                with _whole(self._target, f"{self._partial}.parquet") as file:
-                    self._write_parquet(file)
-                os.unlink(self._partial)
-            else:
+            if self.path.lower().endswith(".npy"):
                 os.fsync(self._file.fileno())
                 put_in_place(self._partial, self._target)
+            else:
+                self.record()  # making the copy takes time
+                kind = format_of(self.path, "write")
+                assert kind is not None
+                with _whole(self._target, f"{self._partial}.copy") as file:
+                    kind.function("write")(file, self._names(), self._blocks())
+                os.unlink(self._partial)
             self._forget()
 
     def close(self) -> None:
-        """Let go of the partial file, which stays."""
+        """Close the partial file, which stays."""
         self._file.close()
 
     def _begin(self, resume: bool) -> None:
@@ -202,11 +202,11 @@ class Sink:
             raise OSError(errno.EBUSY, "is being written by another process", self.path)
         self.rows_done = self._found() if resume else 0
         if not self.rows_done:
-            self._forget()  # first: the journal must not speak of other rows
+            self._forget()  # first: the journal describes the old rows
             self._file.truncate(0)
             self._file.seek(0)
             _write(self._file, memoryview(self._header))
-        # What follows is not certain to be what was written.
+        # Bytes beyond the recorded rows may be incomplete.
         self._file.truncate(len(self._header) + self.rows_done * self._row)
         self._due = time.monotonic() + _EVERY
 
@@ -221,14 +221,14 @@ class Sink:
             return False
         except OSError:  # a network without locks
             pass
-        # Whoever had the lock may have put this very file in place.
+        # The previous holder of the lock may have renamed this file into place.
         try:
             return os.path.samestat(os.fstat(self._file.fileno()), os.stat(self._partial))
         except FileNotFoundError:
             return False
 
     def _found(self) -> int:
-        """Return the rows of an earlier attempt at the same that are certain."""
+        """Return how many rows of an earlier attempt with the same identity are on disk."""
         try:
             with open(self._journal, "rb") as file:
                 note = json.loads(file.read())
@@ -245,24 +245,22 @@ class Sink:
         fits = rows <= self.shape[0] and size >= len(self._header) + rows * self._row
         return rows if fits and self._file.read(len(self._header)) == self._header else 0
 
-    def _write_parquet(self, file: IO[bytes]) -> None:
-        pa, pq = arrow()
-        width = int(np.prod(self.shape[1:]))
-        two = len(self.shape) > 1
-        names = [f"distance_{i}" for i in range(width)] if two else ["label"]
-        kind = pa.from_numpy_dtype(self.dtype)
-        step = max(1, _GROUP // max(1, self._row))
+    def _names(self) -> list[str]:
+        """Names of the columns."""
+        return [f"distance_{i}" for i in range(self.shape[1])] if len(self.shape) > 1 else ["label"]
+
+    def _blocks(self) -> Iterator[npt.NDArray[Any]]:
+        """All rows, from the partial file."""
         self._file.seek(len(self._header))
-        with pq.ParquetWriter(file, pa.schema([(name, kind) for name in names])) as writer:
-            for start in range(0, self.shape[0], step):
-                rows = np.empty((min(step, self.shape[0] - start), width), self.dtype)
-                _read(self._file, rows.reshape(-1).view(np.uint8).data)
-                columns = [pa.array(np.ascontiguousarray(column)) for column in rows.T]
-                writer.write_table(pa.table(columns, names))
+        step = max(1, _GROUP // max(1, self._row))
+        for start in range(0, max(1, self.shape[0]), step):
+            rows = np.empty((min(step, self.shape[0] - start), len(self._names())), self.dtype)
+            _read(self._file, rows.reshape(-1).view(np.uint8).data)
+            yield rows
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
-        """Name the file that people know in what the system says of the others."""
+        """Report errors about the internal files under the name that the caller gave."""
         try:
             yield
         except OSError as error:
@@ -271,7 +269,7 @@ class Sink:
 
 @contextlib.contextmanager
 def _whole(path: str, temporary: str | None = None) -> Iterator[IO[bytes]]:
-    """Write a file that only the holder of the lock writes, so that its names can be plain."""
+    """Write a file atomically; only the holder of the lock writes it, so its name can be fixed."""
     temporary = temporary or f"{path}.tmp"
     try:
         with open(temporary, "wb") as file:
@@ -302,5 +300,5 @@ def _read(file: Any, data: memoryview) -> None:
     while data:
         count = file.readinto(data)
         if not count:
-            raise OSError(errno.EIO, "its partial file was cut short by somebody else")
+            raise OSError(errno.EIO, "its partial file was cut short by another process")
         data = data[count:]

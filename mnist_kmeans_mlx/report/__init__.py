@@ -1,1 +1,1 @@
-"""Results, timings and centroids as people read them."""
+"""Results, timings and centroids for people to read."""

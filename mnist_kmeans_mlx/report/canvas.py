@@ -1,4 +1,4 @@
-"""What all figures share: their look, and how they become files without a display.
+"""Shared by all figures: style, and writing files without a display.
 
 Figures are made without ``pyplot``: no window, no state that outlives a call. What differs in
 colour differs in lightness, hatch, dash or marker too, so that it survives a printer.
@@ -11,11 +11,12 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from mnist_kmeans_mlx.persistence.files import write_atomically
-from mnist_kmeans_mlx.report.parts import short
 
 if TYPE_CHECKING:
-    from matplotlib.axis import Axis
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from mnist_kmeans_mlx.report.axes import Chart
 
 __all__ = [
     "DARK",
@@ -25,16 +26,18 @@ __all__ = [
     "FigureError",
     "blank",
     "check_figure",
+    "draw",
     "plain",
-    "prefixed",
     "save",
     "settings",
     "subplots",
 ]
 
 FORMATS = (".png", ".svg", ".pdf")
-# Of Okabe and Ito: far apart in lightness too.
+# Okabe and Ito's colours, which also differ in lightness.
 DARK, LIGHT, GREY = "#0072B2", "#E69F00", "#8a857a"
+# Colour, dash and marker of each series.
+_STYLES = ((DARK, "-", "o"), (LIGHT, "--", "s"))
 
 _SETTINGS: dict[str, Any] = {
     "backend": "agg",
@@ -56,7 +59,7 @@ class FigureError(RuntimeError):
 
 
 def check_figure() -> None:
-    """Fail now rather than after minutes of work if there is no matplotlib.
+    """Fail early if matplotlib is not installed.
 
     Raises
     ------
@@ -67,7 +70,7 @@ def check_figure() -> None:
 
 
 def settings() -> Any:
-    """Context with matplotlib's defaults but for ours: no matplotlibrc is asked."""
+    """Context with matplotlib's defaults and our settings; no matplotlibrc is read."""
     import matplotlib
 
     values: Any = {**matplotlib.rcParamsDefault, **_SETTINGS}
@@ -95,9 +98,32 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
         figure.savefig(file, format=kind, metadata=metadata[kind], bbox_inches="tight")
 
 
-def prefixed(axis: Axis) -> None:
-    """Write large numbers of an axis as the page does, such as 2.1 M."""
-    axis.set_major_formatter(lambda value, place: short(value))
+def draw(axes: Axes, chart: Chart) -> None:
+    """Draw lines over two axes, as the page does."""
+    for one in chart.series:
+        color, dash, marker = _STYLES[one.style]
+        axes.plot(
+            *zip(*one.points, strict=True), label=one.name, color=color, linestyle=dash,
+            marker=marker if one.marks else None, markersize=5, clip_on=False,
+        )  # fmt: skip
+        if any(low != high for _, low, high in one.band):
+            at, low, high = zip(*one.band, strict=True)
+            axes.fill_between(at, low, high, color=color, alpha=0.2, linewidth=0)
+    for place, words in chart.marked:
+        axes.axvline(place, color="0.4", linestyle=":", label=words)
+    for name, axis in (("x", chart.x), ("y", chart.y)):
+        axes.set(**{
+            f"{name}scale": "log" if axis.log else "linear",
+            f"{name}lim": (axis.low, axis.high),
+            f"{name}label": axis.label,
+        })  # fmt: skip
+        getattr(axes, f"set_{name}ticks")(axis.at, list(map(axis.write, axis.at)))
+    axes.minorticks_off()
+    axes.grid(True, which="major", alpha=0.3)
+    axes.set_title(chart.title)
+    shown = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+    if len(shown) > 1:
+        axes.legend(shown.values(), shown.keys())
 
 
 def plain(text: Any) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mnist_kmeans_mlx.experiment.records import MEASURES
+from mnist_kmeans_mlx.report.axes import Axis, Chart, Series, log_ticks, ticks
 from mnist_kmeans_mlx.report.markup import Markup, join, tag
 from mnist_kmeans_mlx.report.material import Material
 from mnist_kmeans_mlx.report.parts import percent, seconds, short
-from mnist_kmeans_mlx.report.svg import Axis, Series, chart, ticks
+from mnist_kmeans_mlx.report.svg import draw
 
-__all__ = ["against_k", "against_k_lead", "axis_of_k", "convergence", "curves", "head"]
+__all__ = ["against_k", "against_k_lead", "charts_of", "convergence", "convergence_of", "curves"]
 
 Values = Mapping[str, Any]
 
@@ -33,12 +35,14 @@ _WRITE: dict[str, Callable[[float], str]] = {
 }
 # Title, unit and lines of each chart.
 _CHARTS = (
-    ("Accuracy", "share of images recognised, %", ("test_accuracy", "train_accuracy")),
+    ("Accuracy", "share of rows recognised, %", ("test_accuracy", "train_accuracy")),
     ("SSE", "sum of squared distances", ("inertia",)),
     ("NMI", "normalised mutual information, 0 to 1", ("nmi",)),
     ("Silhouette", "mean of sampled rows, −1 to 1", ("silhouette",)),
     ("Time", "seconds per fit", ("seconds",)),
 )
+# Values whose ratio is more than this are drawn on a logarithmic axis.
+_WIDE = 20
 
 
 def curves(material: Material) -> list[Values]:
@@ -70,11 +74,10 @@ def _measure(fit: Values, name: str) -> float | None:
 
 
 def _spread(measured: Sequence[Values], name: str) -> Values | None:
-    values = sorted(one[name] for one in measured if one[name] is not None)
+    values = [one[name] for one in measured if one[name] is not None]
     if not values:
         return None
-    middle = values[len(values) // 2] + values[(len(values) - 1) // 2]
-    return {"low": values[0], "median": middle / 2, "high": values[-1]}
+    return {"low": min(values), "median": statistics.median(values), "high": max(values)}
 
 
 def against_k_lead(material: Material) -> str:
@@ -93,43 +96,40 @@ def against_k(material: Material) -> Markup | None:
     """Charts of each measure against K, and the numbers behind them."""
     parts = []
     for sweep in curves(material):
-        curve = sorted(sweep["curve"], key=lambda point: point["n_clusters"])
-        drawn = [_against_k(curve, sweep.get("elbow"), *one) for one in _CHARTS]
-        parts.append(tag("div", [one for one in drawn if one is not None], class_="pair first"))
-        parts.append(_table(curve))
+        parts.append(tag("div", map(draw, charts_of(sweep)), class_="pair first"))
+        parts.append(_table(sorted(sweep["curve"], key=lambda point: point["n_clusters"])))
     return join(parts) if parts else None
 
 
-def _against_k(
-    curve: Sequence[Values], elbow: Values | None, title: str, unit: str, names: Sequence[str]
-) -> Markup | None:
-    series = []
+def charts_of(sweep: Values) -> list[Chart]:
+    """Each measure of a sweep against K, if there is anything to see."""
+    drawn = (_against_k(sweep, *one) for one in _CHARTS)
+    return [chart for chart in drawn if chart is not None]
+
+
+def _against_k(sweep: Values, title: str, unit: str, names: Sequence[str]) -> Chart | None:
+    curve = sorted(sweep["curve"], key=lambda point: point["n_clusters"])
     scale = 100 if unit.endswith("%") else 1
+    series = []
     for style, name in enumerate(names):
         known = [(p["n_clusters"], p[name]) for p in curve if p.get(name) is not None]
+        points = [(k, scale * one["median"]) for k, one in known]
+        band = [(k, scale * one["low"], scale * one["high"]) for k, one in known]
         if known:
-            series.append(
-                Series(
-                    _NAMES[name],
-                    [(k, scale * one["median"]) for k, one in known],
-                    style,
-                    [(k, scale * one["low"], scale * one["high"]) for k, one in known],
-                )
-            )
+            series.append(Series(_NAMES[name], points, style, band))
     if not series:
         return None
     low = min(value for one in series for _, value, _ in one.band)
     high = max(value for one in series for _, _, value in one.band)
-    at = ticks(0 if title == "Time" else low, high)
-    y = Axis(unit, at[0], at[-1], at, short)
-    marked = []
-    if title == "SSE" and elbow:
-        marked = [(float(elbow["n_clusters"]), f"K = {elbow['n_clusters']}")]
-    counts = [float(point["n_clusters"]) for point in curve]
-    return chart(title, axis_of_k(counts), y, series, marked)
+    log = 0 < _WIDE * low < high
+    at = log_ticks(low, high) if log else ticks(0 if title == "Time" else low, high)
+    y = Axis(unit, at[0], at[-1], at, short, log)
+    elbow = sweep.get("elbow") if title == "SSE" else None
+    marked = [(float(elbow["n_clusters"]), f"elbow, K = {elbow['n_clusters']}")] if elbow else []
+    return Chart(title, _axis_of_k([point["n_clusters"] for point in curve]), y, series, marked)
 
 
-def axis_of_k(counts: Sequence[float]) -> Axis:
+def _axis_of_k(counts: Sequence[float]) -> Axis:
     """Axis with ticks at the numbers of clusters that were tried; logarithmic if they go far."""
     low, high = min(counts), max(counts)
     if low == high or low <= 0:
@@ -160,35 +160,33 @@ def _table(curve: Sequence[Values]) -> Markup:
 
 
 def convergence(material: Material) -> Markup | None:
-    """SSE over the iterations of each restart, where a fit noted it."""
-    charts = []
-    for fit in material.fits:
-        history = [run for run in fit.get("history") or () if run]
-        longest = max((len(run) for run in history), default=0)
-        if longest < 2:
-            continue
-        low, high = head(history)
-        at = ticks(low, high, 4)
-        x = Axis("iteration", 1, longest, _whole(longest), log=longest > 20)
-        y = Axis("SSE, sum of squared distances", at[0], at[-1], at, short)
-        best = min(range(len(history)), key=lambda i: history[i][-1])
-        series = [
-            Series(
-                f"best, {len(run)} iterations" if j == best else "other restarts",
-                [(i + 1, value) for i, value in enumerate(run) if value <= y.high],
-                style=0 if j == best else 1, marks=False, faint=j != best,
-            )
-            for j, run in sorted(enumerate(history), key=lambda pair: pair[0] == best)
-        ]  # fmt: skip
-        restarts = f"{len(history)} restart{'s' * (len(history) > 1)}"
-        charts.append(chart(f"K = {fit['n_clusters']}, {restarts}", x, y, series))
-    return tag("div", charts, class_="pair") if charts else None
+    """SSE over the iterations of each restart, for fits that recorded it."""
+    charts = [chart for chart in map(convergence_of, material.fits) if chart is not None]
+    return tag("div", map(draw, charts), class_="pair") if charts else None
 
 
-def head(history: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """Range of SSE to show: the first iterations fall so far that they would flatten the rest."""
-    values = [value for run in history for value in run[min(2, len(run) - 1) :]]
-    return min(values), max(values)
+def convergence_of(fit: Values) -> Chart | None:
+    """SSE over the iterations of each restart of a fit."""
+    history = [run for run in fit.get("history") or () if run]
+    longest = max((len(run) for run in history), default=0)
+    if longest < 2:
+        return None
+    # The first iterations fall so far that they would flatten the rest.
+    shown = [value for run in history for value in run[min(2, len(run) - 1) :]]
+    at = ticks(min(shown), max(shown), 4)
+    x = Axis("iteration", 1, longest, _whole(longest), log=longest > 20)
+    y = Axis("SSE, sum of squared distances", at[0], at[-1], at, short)
+    best = min(range(len(history)), key=lambda i: history[i][-1])
+    series = [
+        Series(
+            f"best, {len(run)} iterations" if j == best else "other restarts",
+            [(i + 1, value) for i, value in enumerate(run) if value <= y.high],
+            style=0 if j == best else 1, marks=False, faint=j != best,
+        )
+        for j, run in sorted(enumerate(history), key=lambda pair: pair[0] == best)
+    ]  # fmt: skip
+    restarts = f"{len(history)} restart{'s' * (len(history) > 1)}"
+    return Chart(f"K = {fit['n_clusters']}, {restarts}", x, y, series)
 
 
 def _whole(high: int) -> list[float]:

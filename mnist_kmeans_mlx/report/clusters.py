@@ -21,12 +21,12 @@ Array = np.ndarray[Any, Any]
 
 # The side of an image that can be drawn: MNIST's.
 SIDE = 28
-# More clusters than this are small tiles, and points on the map rather than pictures.
+# With more clusters, tiles are small, and the map shows points instead of pictures.
 MANY = 64
-# How many pictures the mosaic has at most, and clusters the gallery.
+# Most pictures in the mosaic, and most clusters in the gallery.
 TILES = 40
 MOST = 500
-# Larger centroids are not put into the page to be compared with a drawing.
+# Bytes of centroids above which the page has no drawing.
 DRAWN_BYTES = 32 << 20
 
 
@@ -97,7 +97,7 @@ def _shown(portrait: Portrait) -> list[Face]:
 
 
 def name(face: Face) -> str:
-    """What a cluster is called where there is no picture of it."""
+    """Name of a cluster, for text without its picture."""
     return f"cluster {face.index}" + ("" if face.digit is None else f", a {face.digit}")
 
 

@@ -12,13 +12,16 @@ from rich.table import Table
 from rich.text import Text
 
 from mnist_kmeans_mlx.report.compare_words import machine_facts, notes
-from mnist_kmeans_mlx.report.grid import Cells, Grid, escaped, share, spread, sse
+from mnist_kmeans_mlx.report.grid import Grid, Line, escaped, share, spread, sse
 from mnist_kmeans_mlx.report.parts import facts, safe, seconds
 
 if TYPE_CHECKING:
     from mnist_kmeans_mlx.benchmark import Comparison, Row, Spread
 
-__all__ = ["comparison_csv", "comparison_markdown", "comparison_view"]
+__all__ = ["NAME", "to_csv", "to_markdown", "view"]
+
+# Of the files that hold it.
+NAME = "compare"
 
 _COLUMNS = {
     "n_clusters": "K",
@@ -64,7 +67,7 @@ _NUMBERS = (
 )
 
 
-def comparison_view(comparison: Comparison, width: int) -> RenderableType:
+def view(comparison: Comparison, width: int) -> RenderableType:
     """Lay out a comparison for a terminal.
 
     Parameters
@@ -92,7 +95,7 @@ def comparison_view(comparison: Comparison, width: int) -> RenderableType:
     return Group(*shown, listed)
 
 
-def comparison_markdown(comparison: Comparison) -> str:
+def to_markdown(comparison: Comparison) -> str:
     """Write a comparison for a README."""
     lines = [*_main(comparison).markdown(), ""]
     stages = _stages(comparison)
@@ -104,7 +107,7 @@ def comparison_markdown(comparison: Comparison) -> str:
     return "\n".join(lines) + "\n"
 
 
-def comparison_csv(comparison: Comparison) -> str:
+def to_csv(comparison: Comparison) -> str:
     """Write one line for each arm and number of clusters, with every number in full."""
     file = io.StringIO()
     header = [
@@ -141,7 +144,7 @@ def _line(row: Row) -> dict[str, Any]:
 
 
 def _main(comparison: Comparison) -> Grid:
-    rows: list[Cells] = []
+    rows: list[Line] = []
     for case in comparison.cases:
         key = {"n_clusters": str(case.n_clusters)}
         rows += ({**key, **_cells(row)} for row in case.rows)
@@ -153,7 +156,7 @@ def _main(comparison: Comparison) -> Grid:
 
 
 def _stages(comparison: Comparison) -> Grid:
-    rows: list[Cells] = [
+    rows: list[Line] = [
         {
             "n_clusters": str(case.n_clusters),
             "arm": row.arm.name,
@@ -170,7 +173,7 @@ def _quotes(comparison: Comparison, n_clusters: int) -> Iterator[Mapping[str, An
     return (quote for quote in comparison.quoted if quote["n_clusters"] == n_clusters)
 
 
-def _cells(row: Row) -> Cells:
+def _cells(row: Row) -> Line:
     cells = {
         "arm": row.arm.name,
         "device": row.arm.device,

@@ -1,9 +1,11 @@
-"""What is said around the tables of a comparison: the machine, and how to read the numbers."""
+"""Text around the tables of a comparison: the machine, and notes for readers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+from mnist_kmeans_mlx.report.parts import data_name
 
 if TYPE_CHECKING:
     from mnist_kmeans_mlx.benchmark import Comparison
@@ -17,7 +19,6 @@ def machine_facts(comparison: Comparison) -> dict[str, str]:
     """Describe the machine, the data and what was the same for every arm."""
     machine, data, same = comparison.machine, comparison.data, comparison.settings
     memory = machine.get("memory_bytes")
-    name = "MNIST" if data["name"] == "mnist" else data["name"]
     shown = {
         "Machine": f"{machine.get('machine')}, {machine.get('cores')} cores"
         + (f", {memory / 2**30:.0f} GiB of memory" if memory else ""),
@@ -31,7 +32,7 @@ def machine_facts(comparison: Comparison) -> dict[str, str]:
         "BLAS, threads": "; ".join(machine.get("blas", ())),
         "Environment": " ".join(f"{k}={v}" for k, v in machine.get("settings", {}).items()),
         "Load average": " ".join(map(str, machine.get("load_average", ()))) + " before",
-        "Data": f"{name}, {data['n_train']:,} x {data['n_features']:,} {data['dtype']}",
+        "Data": f"{data_name(data)}, {data['n_train']:,} x {data['n_features']:,} {data['dtype']}",
         "Same for all": f"k-means++, n_init {same['n_init']}, seed {same['seed']}, "
         f"max_iter {same['max_iter']}, tol {same['tol']:g}",
         "Rounds": str(same["repeat"]),
@@ -40,7 +41,7 @@ def machine_facts(comparison: Comparison) -> dict[str, str]:
 
 
 def notes(comparison: Comparison) -> Iterator[str]:
-    """What one must know to read the numbers, a sentence or a few at a time."""
+    """Notes for readers, each of one or a few sentences."""
     for case in comparison.cases:
         if case.fastest:
             yield f"K = {case.n_clusters}: speed-up is against {case.fastest}."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,23 +14,26 @@ from mnist_kmeans_mlx.report.canvas import (
     DARK,
     GREY,
     LIGHT,
+    blank,
     check_figure,
+    draw,
     plain,
-    prefixed,
     save,
     settings,
     subplots,
 )
-from mnist_kmeans_mlx.report.charts import curves, head
+from mnist_kmeans_mlx.report.charts import charts_of, convergence_of, curves
 from mnist_kmeans_mlx.report.clusters import images_of, in_order
-from mnist_kmeans_mlx.report.curves import against_k
 from mnist_kmeans_mlx.report.material import Material
+from mnist_kmeans_mlx.report.parts import data_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["save_figures"]
+    from mnist_kmeans_mlx.report.axes import Chart
+
+__all__ = ["draw_curves", "save_figures"]
 
 
 def save_figures(material: Material, folder: str | os.PathLike[str]) -> list[Path]:
@@ -67,6 +70,29 @@ def save_figures(material: Material, folder: str | os.PathLike[str]) -> list[Pat
     return written
 
 
+def draw_curves(sweep: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Draw accuracy, SSE, silhouette, NMI and time against the number of clusters.
+
+    Parameters
+    ----------
+    sweep : Mapping
+        As `Sweep.to_dict` returns it.
+    path : path-like
+        Ends in one of `canvas.FORMATS`. It appears whole or not at all.
+
+    Raises
+    ------
+    FigureError
+        There is no matplotlib.
+    OSError
+        The file cannot be written.
+    """
+    check_figure()
+    with settings():
+        figure = against_k(sweep)
+    save(figure, path)
+
+
 def _figures(material: Material) -> Iterator[tuple[str, Figure]]:
     portrait = material.portrait
     if portrait is not None:
@@ -82,9 +108,9 @@ def _figures(material: Material) -> Iterator[tuple[str, Figure]]:
         yield "accuracy-per-digit", _per_digit(material)
     for i, sweep in enumerate(curves(material)):
         yield _numbered("against-k", i), against_k(sweep)
-    noted = [fit for fit in material.fits if any(fit.get("history") or ())]
-    for i, fit in enumerate(noted):
-        yield _numbered("convergence", i), _convergence(fit)
+    noted = [chart for chart in map(convergence_of, material.fits) if chart is not None]
+    for i, chart in enumerate(noted):
+        yield _numbered("convergence", i), _convergence(chart)
     for i, values in enumerate(values for values in material.comparisons if values["cases"]):
         yield _numbered("timings", i), _timings(values)
 
@@ -96,7 +122,7 @@ def _numbered(name: str, i: int) -> str:
 def _centroids(portrait: Portrait) -> Figure:
     images, faces = images_of(portrait), in_order(portrait.faces)
     assert images is not None
-    # Near this many columns, the number that leaves the fewest places empty.
+    # Up to two columns fewer than usual, whichever leaves the fewest places empty.
     usual = max(1, min(10, round((len(faces) * 1.6) ** 0.5)))
     columns = min(range(usual, max(1, usual - 2) - 1, -1), key=lambda n: -len(faces) % n)
     rows = -(-len(faces) // columns)
@@ -211,26 +237,31 @@ def _per_digit(material: Material) -> Figure:
     return figure
 
 
-def _convergence(fit: Any) -> Figure:
-    history = [run for run in fit["history"] if run]
-    best = min(range(len(history)), key=lambda i: history[i][-1])
-    others = [run for i, run in enumerate(history) if i != best]
+def against_k(sweep: Any) -> Figure:
+    """Charts of a sweep; the first one is as wide as those that are missing."""
+    charts = charts_of(sweep)
+    columns = 2 if len(charts) == 4 else min(3, len(charts))
+    rows = -(-len(charts) // columns)
+    figure = blank(4.2 * columns, 3.2 * rows)
+    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
+    spare = rows * columns - len(charts)
+    grid = figure.add_gridspec(rows, columns)
+    for i, chart in enumerate(charts):
+        place = grid[divmod(i + spare, columns)] if i else grid[0, : 1 + spare]
+        draw(figure.add_subplot(place), chart)
+    figure.suptitle(_title(sweep), x=0.01, ha="left", weight="bold")
+    return figure
+
+
+def _title(sweep: Mapping[str, Any]) -> str:
+    seeds = sorted({cell["seed"] for cell in sweep["cells"]})
+    which = f"seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} seeds: median, least and most"
+    return plain(f"K-means · {data_name(sweep['data'])} · {which}")
+
+
+def _convergence(chart: Chart) -> Figure:
     figure, axes = subplots(1, 1, 6, 3.6)
-    axis = axes[0, 0]
-    for i, run in enumerate(others):
-        words = "other restarts" if i == 0 else None
-        axis.plot(range(1, len(run) + 1), run, label=words, color=LIGHT, linestyle="--")
-    axis.plot(range(1, len(history[best]) + 1), history[best], label="best restart", color=DARK)
-    low, high = head(history)
-    margin = 0.05 * (high - low) or 1.0
-    axis.set(
-        title=f"Convergence, K = {fit['n_clusters']}", xlabel="iteration",
-        ylabel="SSE, sum of squared distances", ylim=(low - margin, high + margin),
-    )  # fmt: skip
-    axis.set_xscale("log" if max(map(len, history)) > 20 else "linear")
-    axis.xaxis.set_major_formatter("{x:g}")
-    prefixed(axis.yaxis)
-    axis.legend()
+    draw(axes[0, 0], chart)
     return figure
 
 

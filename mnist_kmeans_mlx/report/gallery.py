@@ -23,11 +23,11 @@ _ASCII_SHADES = " .:*#"
 _GAP = 2
 # A caption such as "9 12,345 100 %" has to fit below the smallest image.
 _NARROWEST = 14
-# Full size while the gallery is no longer than this or than the screen; else half. Shades need
-# their size to be read.
+# Images are halved if the gallery would be longer than this and than the screen. Shades stay
+# large longer, because small ones cannot be read.
 _LINES = 80
 _LINES_OF_SHADES = 200
-# Paler than this in every image, a border is blank.
+# A border is blank if no image has more ink than this there.
 _BLANK = 0.15
 
 

@@ -10,9 +10,9 @@ from rich.text import Text
 
 from mnist_kmeans_mlx.report.parts import TABLE, safe
 
-__all__ = ["Cells", "Grid", "escaped", "share", "spread", "sse"]
+__all__ = ["Grid", "Line", "escaped", "share", "spread", "sse"]
 
-Cells = Mapping[str, str]
+Line = Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Grid:
     """
 
     columns: Mapping[str, str]
-    rows: list[Cells]
+    rows: list[Line]
     keys: tuple[str, ...]
     left: tuple[str, ...] = ()
-    style: Callable[[Cells], str] = field(default=lambda row: "")
+    style: Callable[[Line], str] = field(default=lambda row: "")
 
     def tables(self, width: int) -> Iterator[Table]:
         """Tables for a terminal: one, or several below each other where it is narrow."""

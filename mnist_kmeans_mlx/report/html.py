@@ -137,9 +137,9 @@ def _looks(portrait: Portrait) -> Iterator[_Section]:
         if portrait.metric != "cosine" and portrait.unit != 1:
             unit += f", pixels / {portrait.unit:g}"
         lead = (
-            "Your drawing is scaled and centred as MNIST’s were, then held against every "
-            f"centroid, here in the page ({unit}). The answer is the one that predict gives: save "
-            "the drawing and ask it."
+            "Your drawing is scaled and centred as MNIST’s digits were, then compared with every "
+            f"centroid, in this page ({unit}). predict gives the same answer for a saved "
+            "drawing."
         )
         yield _Section("draw", "Draw", "Draw a digit", clusters.drawing(), lead)
     lead = "Each picture is a centroid, the mean of its cluster."

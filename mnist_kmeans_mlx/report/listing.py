@@ -10,12 +10,12 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mnist_kmeans_mlx.report.parts import TABLE, facts, percent, safe, seconds
+from mnist_kmeans_mlx.report.parts import TABLE, facts, percent, readable, safe, seconds
 
 __all__ = ["data_view", "environment_view", "log_view"]
 
 
-# What the log can do without where the terminal has fewer columns.
+# Columns of the log that are left out on terminals narrower than this.
 _NEEDS = {"Machine": 80, "Data": 60, "Date": 50}
 
 
@@ -80,12 +80,7 @@ def data_view(data: Mapping[str, Any]) -> RenderableType:
 
 def environment_view(environment: Mapping[str, Any]) -> RenderableType:
     """Lay out hardware, device and versions."""
-    shown = {}
-    for key, value in environment.items():
-        if key.endswith("_bytes") and isinstance(value, int):
-            key, value = key.removesuffix("_bytes"), f"{value / 2**30:.1f} GiB"
-        shown[key.replace("_", " ")] = str(value)
-    return facts(shown)
+    return facts(readable(environment))
 
 
 def _local(date: str) -> str:

@@ -1,4 +1,4 @@
-"""HTML and SVG as a tree of calls: what is text stays text.
+"""HTML and SVG as nested calls, which escape all text.
 
 Everything passes through `tag`, which escapes any string that is not `Markup` already. There is no
 ``style`` attribute, for the page's Content-Security-Policy would ignore it.

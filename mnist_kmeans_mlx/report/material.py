@@ -1,4 +1,4 @@
-"""What a report is made of: a model beside its data, and what commands wrote as JSON."""
+"""The contents of a report: a model with its data, and results of commands as JSON."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mnist_kmeans_mlx.experiment import ExperimentError
+from mnist_kmeans_mlx.report.parts import data_name
 
 if TYPE_CHECKING:
     from mnist_kmeans_mlx.experiment import Data
@@ -31,7 +32,7 @@ class Material:
     fits, sweeps, comparisons : tuple of Mapping
         Checked JSON of each kind.
     steps : tuple of (str, str)
-        What makes the report's files again and then the report: in words, and as a command.
+        How to reproduce the files and then the report: in words, and as a command.
     notes : tuple of str
         What is missing, and why.
     """
@@ -62,7 +63,7 @@ class Material:
 
     @property
     def faces(self) -> tuple[Face, ...]:
-        """The clusters: of the model, or as far as the JSON of a fit tells."""
+        """The clusters: of the model, or those in the JSON of a fit."""
         if self.portrait is not None:
             return self.portrait.faces
         from mnist_kmeans_mlx.experiment.portrait import Face
@@ -93,8 +94,7 @@ class Material:
     @property
     def data_name(self) -> str:
         """The name of the data, as people write it."""
-        name = str(self.data.get("name", "data"))
-        return "MNIST" if name == "mnist" else name
+        return data_name(self.data)
 
     @property
     def inertia(self) -> float | None:
@@ -112,7 +112,7 @@ class Material:
 
     @property
     def fit_command(self) -> str:
-        """What finds these clusters again; empty where nobody noted it."""
+        """The command of the fit; empty if it is unknown."""
         if self.main:
             return str(self.main["command"])
         if self.portrait is not None:
@@ -138,12 +138,9 @@ def gather(
     paths: Sequence[str],
     *,
     data: str = "auto",
-    key: str | None = None,
-    labels: str | None = None,
-    header: bool | None = None,
-    columns: str | None = None,
     device: str = "auto",
     command: str = "",
+    **named: Any,
 ) -> Material:
     """Read models and results.
 
@@ -154,11 +151,11 @@ def gather(
     data : str
         What the model was fitted on: a name or a path. ``"auto"`` is the bundled MNIST,
         if the model was fitted on it.
-    key, labels, header, columns : optional
-        As for `experiment.load`.
     device : {"auto", "gpu", "cpu"}
     command : str
         What makes this report again.
+    **named
+        ``key``, ``labels``, ``header`` and ``columns``, as for `experiment.load`.
 
     Raises
     ------
@@ -182,7 +179,7 @@ def gather(
         raise ExperimentError("a report is about one model, and these are several.")
     portrait, note = None, ""
     for model in models.values():
-        source, note = _data_of(model, data, key=key, labels=labels, header=header, columns=columns)
+        source, note = _data_of(model, data, **named)
         members = max(3, min(10, 1200 // len(model.estimator.cluster_centers_)))
         portrait = portray(model, source, members=members, device=device)
 
@@ -237,14 +234,14 @@ def _data_of(model: Model, data: str, **named: Any) -> tuple[Data | None, str]:
 
 
 def _bundled(model: Model, checksum: Any) -> Data | None:
-    """The bundled MNIST if a model was fitted on it, in the units that it was fitted in."""
+    """The bundled MNIST if a model was fitted on it, in the unit of the fit."""
     from mnist_kmeans_mlx.experiment import load
     from mnist_kmeans_mlx.experiment.data import WHITE
 
     found = load()
     if checksum is not None:
         return found if checksum == found.facts["sha256"] else None
-    # A model that was saved from Python tells nothing about its data: ask it for labels it gave.
+    # A model saved from Python does not name its data: compare labels instead.
     labels = getattr(model.estimator, "labels_", ())
     if len(labels) != len(found.train):
         return None
@@ -258,5 +255,5 @@ def _bundled(model: Model, checksum: Any) -> Data | None:
 
 
 def _alike(found: Any, labels: Any) -> bool:
-    """Whether rows get the labels of a fit again, but for a few that scikit-learn rounds."""
+    """Whether labels agree with those of a fit, except a few that differ by rounding."""
     return float((found == labels).mean()) > 0.99

@@ -7,14 +7,14 @@ from typing import Any
 
 from mnist_kmeans_mlx.report.markup import Markup, join, tag
 from mnist_kmeans_mlx.report.material import Material
-from mnist_kmeans_mlx.report.parts import percent, seconds, short
+from mnist_kmeans_mlx.report.parts import missing_words, percent, readable, seconds, short
 from mnist_kmeans_mlx.report.svg import bar
 
 __all__ = ["about", "reproduce", "scores", "sizes", "stats", "timings"]
 
 Values = Mapping[str, Any]
 
-# Wider than this, a matrix of classes is not drawn.
+# No confusion matrix for more classes than this.
 MOST_CLASSES = 20
 PARTS = {"test": "Test images", "train": "Training images"}
 
@@ -122,12 +122,8 @@ def _per_class(test: Values | None, train: Values | None) -> Markup:
         "caption", tag("b", "Accuracy per digit"),
         tag("span", "share of the images of each digit that are recognised", class_="axis"),
     )  # fmt: skip
-    missing = [str(label) for label in main.get("missing") or ()]
-    note = None
-    if missing:
-        listed = " or ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
-        words = f"No cluster stands for {listed}: try more clusters."
-        note = tag("p", words, class_="note")
+    words = missing_words(main.get("missing"))
+    note = tag("p", words, class_="note") if words else None
     table = tag("table", caption, tag("thead", head), tag("tbody", rows), class_="bars")
     return tag("div", table, note)
 
@@ -169,12 +165,12 @@ def _comparison(values: Values, environment: Values) -> Markup:
         tag("p", speed, class_="note under"),
         tag("details", tag("summary", "How and where this was measured"),
             tag("ul", (tag("li", note) for note in _notes(values)), class_="said"),
-            _facts("Machine", _readable(machine)) if machine != environment else None),
+            _facts("Machine", readable(machine)) if machine != environment else None),
     )  # fmt: skip
 
 
 def _notes(values: Values) -> list[str]:
-    """What one must know to read the timings."""
+    """Notes for readers of the timings."""
     cases = [
         f"K = {c['n_clusters']}: {note}" for c in values["cases"] for note in c.get("notes", ())
     ]
@@ -239,23 +235,10 @@ def about(material: Material) -> Markup:
     }
     lists = [_facts("Data", facts)]
     if environment:
-        lists.append(_facts("Machine and versions", _readable(environment)))
+        lists.append(_facts("Machine and versions", readable(environment)))
     else:
-        lists.append(_facts("Machine that made this page", _readable(material.made_on)))
+        lists.append(_facts("Machine that made this page", readable(material.made_on)))
     return tag("div", lists, class_="pair")
-
-
-def _readable(environment: Values) -> dict[str, Any]:
-    shown = {}
-    for key, value in environment.items():
-        if isinstance(value, Mapping):
-            continue
-        if isinstance(value, list):
-            value = "; ".join(map(str, value))
-        if key.endswith("_bytes") and isinstance(value, int | float):
-            key, value = key.removesuffix("_bytes"), f"{value / 2**30:.1f} GiB"
-        shown[key.replace("_", " ")] = value
-    return shown
 
 
 def _facts(title: str, values: Values) -> Markup:

@@ -1,15 +1,25 @@
-"""What all views are made of: numbers in words, and two plain tables."""
+"""Shared by all views: formatted numbers, and two plain tables."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["TABLE", "facts", "percent", "safe", "seconds", "short"]
+__all__ = [
+    "TABLE",
+    "data_name",
+    "facts",
+    "missing_words",
+    "percent",
+    "readable",
+    "safe",
+    "seconds",
+    "short",
+]
 
 TABLE: dict[str, Any] = {
     "box": box.SIMPLE_HEAD,
@@ -30,8 +40,35 @@ def facts(values: Mapping[str, str]) -> Table:
 
 
 def safe(text: str) -> str:
-    """Replace what a terminal would obey rather than show."""
+    """Replace control characters, which a terminal would obey."""
     return "".join(char if char.isprintable() else "�" for char in text)
+
+
+def data_name(data: Mapping[str, Any]) -> str:
+    """Name of the data, as people write it."""
+    name = str(data.get("name", "data"))
+    return "MNIST" if name == "mnist" else name
+
+
+def missing_words(missing: Iterable[Any] | None) -> str | None:
+    """Say which classes no cluster stands for; None if there are none."""
+    *names, last = (str(label) for label in missing or ("",))
+    listed = " or ".join(filter(None, [", ".join(names), last]))
+    return f"No cluster stands for {listed}: try more clusters." if listed else None
+
+
+def readable(environment: Mapping[str, Any]) -> dict[str, str]:
+    """Facts about a machine, with sizes in GiB; tables are left out."""
+    shown = {}
+    for key, value in environment.items():
+        if isinstance(value, Mapping):
+            continue
+        if isinstance(value, list):
+            value = "; ".join(map(str, value))
+        if key.endswith("_bytes") and isinstance(value, int | float):
+            key, value = key.removesuffix("_bytes"), f"{value / 2**30:.1f} GiB"
+        shown[key.replace("_", " ")] = str(value)
+    return shown
 
 
 def percent(share: float | None) -> str:

@@ -6,91 +6,20 @@ phone; only lines and areas, which cannot have percentages, lie in an inner one.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
+from mnist_kmeans_mlx.report.axes import Axis, Chart, Series
 from mnist_kmeans_mlx.report.markup import Markup, tag
 
-__all__ = ["Axis", "Series", "bar", "chart", "defs", "ticks"]
+__all__ = ["bar", "defs", "draw"]
 
 SHAPES = ("circle", "square", "triangle", "diamond")
 
 
-@dataclass(frozen=True)
-class Axis:
-    """One of the two directions of a chart.
-
-    Attributes
-    ----------
-    label : str
-        What it is, with its unit.
-    low, high : float
-    at : sequence of float
-        Where its ticks are.
-    write : callable
-        A tick as text.
-    log : bool
-    """
-
-    label: str
-    low: float
-    high: float
-    at: Sequence[float]
-    write: Callable[[float], str] = "{:g}".format
-    log: bool = False
-
-    def place(self, value: float) -> float:
-        """Where a value lies, in percent."""
-        low, high = self.low, self.high
-        if self.log:
-            value, low, high = (math.log(part) for part in (value, low, high))
-        return 100 * (value - low) / (high - low)
-
-
-@dataclass(frozen=True)
-class Series:
-    """Points that belong together; with `band`, the least and the most at each of them."""
-
-    name: str
-    points: Sequence[tuple[float, float]]
-    style: int = 0
-    band: Sequence[tuple[float, float, float]] = ()
-    marks: bool = True
-    faint: bool = False
-
-
-def ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Choose round numbers from at or below `low` to at or above `high`.
-
-    Examples
-    --------
-    >>> ticks(0.58, 0.92)
-    [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
-    """
-    span = (high - low) or abs(high) or 1.0
-    raw = span / most
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = power * next(factor for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, max(last, first + 1) + 1)]
-
-
-def chart(
-    title: str, x: Axis, y: Axis, series: Sequence[Series], marked: Sequence[tuple[float, str]] = ()
-) -> Markup:
-    """Draw lines over two axes.
-
-    Parameters
-    ----------
-    title : str
-        Heading; with the axes, also what a screen reader says of the picture.
-    x, y : Axis
-    series : sequence of Series
-    marked : sequence of (float, str)
-        Vertical lines, with what they say.
-    """
+def draw(chart: Chart) -> Markup:
+    """Draw lines over two axes; title and axes are also what a screen reader says."""
+    x, y, series = chart.x, chart.y, chart.series
     grid: list[Any] = []
     for at in y.at:
         place = f"{100 - y.place(at):.2f}%"
@@ -101,7 +30,7 @@ def chart(
     for at in x.at:
         place = f"{x.place(at):.2f}%"
         grid.append(tag("text", x.write(at), x=place, y="100%", dy=18, class_="tick below"))
-    for at, words in marked:
+    for at, words in chart.marked:
         place = f"{x.place(at):.2f}%"
         side = "end" if x.place(at) > 50 else "start"
         grid += [
@@ -129,11 +58,11 @@ def chart(
             width="100%", height="100%"),
         marks,
         width="100%", height="100%", role="img",
-        aria_label=f"{title}: {y.label} against {x.label}.",
+        aria_label=f"{chart.title}: {y.label} against {x.label}.",
     )  # fmt: skip
     return tag(
         "figure",
-        tag("figcaption", tag("b", title), tag("span", y.label, class_="axis")),
+        tag("figcaption", tag("b", chart.title), tag("span", y.label, class_="axis")),
         _legend(series) if len(series) > 1 else None,
         tag("div", drawing, class_="plot"),
         tag("p", x.label, class_="axis below"),

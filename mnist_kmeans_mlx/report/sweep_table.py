@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from mnist_kmeans_mlx.report.grid import Cells, Grid, escaped, share, spread, sse
-from mnist_kmeans_mlx.report.parts import safe, seconds
+from mnist_kmeans_mlx.report.grid import Grid, Line, escaped, share, spread, sse
+from mnist_kmeans_mlx.report.parts import data_name, safe, seconds
 
 if TYPE_CHECKING:
     from mnist_kmeans_mlx.experiment.sweep import Sweep
 
-__all__ = ["sweep_csv", "sweep_markdown", "sweep_view"]
+__all__ = ["NAME", "to_csv", "to_markdown", "view"]
+
+# Of the files that hold it.
+NAME = "sweep"
 
 _COLUMNS = {
     "n_clusters": "K",
@@ -39,7 +42,7 @@ _WRITE: Mapping[str, Callable[[float], str]] = {
 }
 
 
-def sweep_view(found: Sweep, width: int) -> RenderableType:
+def view(found: Sweep, width: int) -> RenderableType:
     """Lay out a sweep for a terminal.
 
     Parameters
@@ -54,13 +57,13 @@ def sweep_view(found: Sweep, width: int) -> RenderableType:
     return Group(*shown, *(Text(safe(line), style="dim") for line in _lines(found)))
 
 
-def sweep_markdown(found: Sweep) -> str:
+def to_markdown(found: Sweep) -> str:
     """Write a sweep for a README."""
     lines = [*_grid(found).markdown(), "", *(f"- {escaped(line)}" for line in _lines(found))]
     return "\n".join(lines) + "\n"
 
 
-def sweep_csv(found: Sweep) -> str:
+def to_csv(found: Sweep) -> str:
     """Write one line for each cell."""
     file = io.StringIO()
     names = list(found.cells[0])
@@ -73,7 +76,7 @@ def sweep_csv(found: Sweep) -> str:
 
 
 def _grid(found: Sweep) -> Grid:
-    rows: list[Cells] = []
+    rows: list[Line] = []
     for point in found.curve:
         cells = {name: _cell(point[name], write) for name, write in _WRITE.items()}
         cells["n_clusters"], cells["seeds"] = str(point["n_clusters"]), str(len(point["seeds"]))
@@ -102,9 +105,9 @@ def _lines(found: Sweep) -> list[str]:
     if any(cell["silhouette"] is not None for cell in found.cells):
         sampled = min(settings["silhouette_sample"], found.data["n_train"])
         lines.append(f"Silhouette: of {sampled:,} sampled rows, the same for every K.")
-    name = "MNIST" if found.data["name"] == "mnist" else found.data["name"]
     lines.append(
-        f"Data: {name}, {found.data['n_train']:,} x {found.data['n_features']:,}. Device: "
-        f"{environment['device']} ({environment.get('device_name')})."
+        f"Data: {data_name(found.data)}, {found.data['n_train']:,} x "
+        f"{found.data['n_features']:,}. "
+        f"Device: {environment['device']} ({environment.get('device_name')})."
     )
     return lines

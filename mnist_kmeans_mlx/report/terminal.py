@@ -12,11 +12,19 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from mnist_kmeans_mlx.report.parts import TABLE, facts, percent, safe, seconds
+from mnist_kmeans_mlx.report.parts import (
+    TABLE,
+    data_name,
+    facts,
+    missing_words,
+    percent,
+    safe,
+    seconds,
+)
 
 if TYPE_CHECKING:
     from mnist_kmeans_mlx.experiment import Cluster, Evaluation, Result
-    from mnist_kmeans_mlx.metrics import Scores
+    from mnist_kmeans_mlx.scores import Scores
 
 __all__ = ["evaluation_view", "gallery_view", "result_view"]
 
@@ -66,7 +74,7 @@ def result_view(result: Result, width: int) -> RenderableType:
     if result.train is not None:
         parts += [_headline(result.train, result.test, width), ""]
     parts.append(_beside(summary, _timings(result.timings), width=width))
-    title = f"K-means · {_data_name(result.data)} · {_count(result.n_clusters, 'cluster')}"
+    title = f"K-means · {safe(data_name(result.data))} · {_count(result.n_clusters, 'cluster')}"
     shown: list[RenderableType] = [_panel(Group(*parts), title, width)]
     if result.train is None:
         shown.append(_cluster_table(result.clusters))
@@ -84,7 +92,9 @@ def evaluation_view(evaluation: Evaluation, width: int) -> RenderableType:
     """Lay out the scores of a saved model."""
     train, test = evaluation.train, evaluation.test
     return Group(
-        _panel(_headline(train, test, width), f"Scores · {_data_name(evaluation.data)}", width),
+        _panel(
+            _headline(train, test, width), f"Scores · {safe(data_name(evaluation.data))}", width
+        ),
         _beside(_class_table(train, test, (), width), _score_table(train, test), width=width),
         *_missing(train.missing),
     )
@@ -194,11 +204,8 @@ def _cluster_table(clusters: Iterable[Cluster]) -> Table:
 
 
 def _missing(missing: Iterable[Any]) -> list[RenderableType]:
-    names = [str(label) for label in missing]
-    if not names:
-        return []
-    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
-    return [Text(f"No cluster stands for {listed}: try more clusters.", style="bold yellow")]
+    words = missing_words(missing)
+    return [Text(words, style="bold yellow")] if words else []
 
 
 def _caption(cluster: Cluster) -> Text:
@@ -220,10 +227,6 @@ def _beside(left: Table, right: Table, *, width: int) -> RenderableType:
 def _device(device: str, environment: Mapping[str, Any]) -> str:
     name = environment.get("device_name") or environment.get("machine")
     return f"{device} ({name})" if name else device
-
-
-def _data_name(data: Mapping[str, Any]) -> str:
-    return safe("MNIST" if data["name"] == "mnist" else str(data["name"]))
 
 
 def _count(number: int, what: str) -> str:

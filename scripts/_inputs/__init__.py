@@ -1,4 +1,4 @@
-"""Inputs of every kind, and what must become of them: see check_inputs.py."""
+"""Inputs of every kind, with the expected outcome of each: see check_inputs.py."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Doors by which rows come in: estimators, functions, methods, and what says the same."""
+"""Entry points for rows (doors): estimators, functions and methods, each with a reference."""
 
 import functools
 import tempfile
@@ -14,12 +14,12 @@ from _inputs.oracles import Classified, Majority, Spherical
 from _inputs.verdicts import tried
 
 K = 3
-# Where files need no disk, whose delays are not of interest.
+# In memory if possible: the delays of a disk do not matter here.
 IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
-class Arm(NamedTuple):
-    """An estimator of ours, and one that must say the same."""
+class Pair(NamedTuple):
+    """An estimator of ours, and a reference that must give the same results."""
 
     name: str
     ours: Callable[..., Any]
@@ -29,7 +29,7 @@ class Arm(NamedTuple):
 
 def arm(name, ours, theirs, unit_free=False, **common):
     common = {"n_clusters": K, "random_state": 0} | common
-    return Arm(
+    return Pair(
         name,
         functools.partial(ours, **common, device="cpu"),
         functools.partial(theirs, **common),
@@ -51,7 +51,7 @@ MINIBATCH = arm(
     max_no_improvement=None,
 )
 BISECTING = arm("BisectingKMeans", mk.BisectingKMeans, cluster.BisectingKMeans, tol=0)
-CLASSIFIER = Arm(
+CLASSIFIER = Pair(
     "ClusterClassifier",
     lambda **more: Classified(mk.ClusterClassifier(KMEANS.ours(**more))),
     lambda **more: Classified(Majority(KMEANS.theirs(**more))),
@@ -94,7 +94,7 @@ def written(write, name, model, X):
 
 
 class Door(NamedTuple):
-    """A way in, of estimators that are not fitted yet, or of fitted ones that are asked."""
+    """An entry point: of estimators to be fitted, or of fitted ones."""
 
     name: str
     arms: tuple

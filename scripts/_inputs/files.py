@@ -10,7 +10,7 @@ import pandas as pd
 
 import mnist_kmeans_mlx as mk
 from _inputs.doors import KMEANS, blobs, fit
-from _inputs.verdicts import Case, Outcome, tried
+from _inputs.verdicts import Check, Outcome, tried
 from mnist_kmeans_mlx.datasets.mnist import idx_bytes
 
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
@@ -47,7 +47,7 @@ def cases_of_file(name, path, matrix):
     expected = Outcome({"rows": matrix, "dtype": matrix.dtype.str})
     if as_text:
         expected = Outcome({"rows": matrix.astype(float), "dtype": "<f8"})
-    yield Case(
+    yield Check(
         f"load_matrix of {name}",
         partial(loaded, mk.load_matrix, path),
         expected,
@@ -55,11 +55,11 @@ def cases_of_file(name, path, matrix):
         beyond=as_text and matrix.dtype == bool,  # words
     )
     if path.suffix in (".npy", ".parquet") and "fortran" not in path.name:
-        yield Case(f"open_rows of {name}", partial(loaded, mk.open_rows, path), expected, rtol=0)
+        yield Check(f"open_rows of {name}", partial(loaded, mk.open_rows, path), expected, rtol=0)
         if matrix.dtype.kind == "f" and np.abs(matrix).max().astype(float) > 1e100:
             return
         theirs = tried(partial(fit, KMEANS.ours, matrix, None))
-        yield Case(f"KMeans.fit of {name}", partial(fit, KMEANS.ours, path, None), theirs, rtol=0)
+        yield Check(f"KMeans.fit of {name}", partial(fit, KMEANS.ours, path, None), theirs, rtol=0)
 
 
 def loaded(load, path):

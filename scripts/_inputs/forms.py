@@ -12,7 +12,7 @@ import polars as pl
 from scipy import sparse
 
 from _inputs.doors import DOORS, KMEANS, MINIBATCH, blobs, name_of, some, through
-from _inputs.verdicts import Case, tried
+from _inputs.verdicts import Check, tried
 
 
 class Subclass(np.ndarray):
@@ -20,7 +20,7 @@ class Subclass(np.ndarray):
 
 
 def forms(rows, folder):
-    """Whole numbers from 0 to 63 as everything that may hold them."""
+    """Whole numbers from 0 to 63 in every type that may hold them."""
     kinds = "int8 uint8 int16 uint16 int32 uint32 int64 uint64 float16 float32 float64 longdouble"
     for kind in [*kinds.split(), ">i2", ">u4", ">i8", ">f2", ">f4", ">f8"]:
         yield kind, rows.astype(kind)
@@ -99,21 +99,21 @@ def form_cases(quick, rng):
                     hard = sparse.issparse(form) or name in ("longdouble", "objects")
                 # Rows that are float32 let centres be rounded after each batch.
                 rtol = 1e-4 if arm is MINIBATCH else 1e-6
-                yield Case(
+                yield Check(
                     f"{name_of(door, arm)} of {name}", ours, expected, rtol, 1e-6, beyond=hard
                 )
             types = tried(lambda form=form: dtypes(KMEANS.theirs, natural(form)))
-            yield Case(f"dtypes of {name}", partial(dtypes, KMEANS.ours, form), types)
+            yield Check(f"dtypes of {name}", partial(dtypes, KMEANS.ours, form), types)
         doors = [door for door in DOORS if door.name != "fit_batches"]
         for name, form in some(other_forms(rows), quick, 9):
             plain = rows > 20 if "bool" in name else natural(form)
             plain = plain.astype(float) if "bool" in name else plain
             for door, arm, ours, expected in through(doors, form, plain, seen=rows):
-                yield Case(f"{name_of(door, arm)} of {name}", ours, expected, atol=1e-6)
+                yield Check(f"{name_of(door, arm)} of {name}", ours, expected, atol=1e-6)
 
 
 def other_forms(rows):
-    """What holds other numbers, or none that can be used."""
+    """Containers of other numbers, or of nothing that can be used."""
     yield "bool", rows > 20
     yield "mx.array bool", mx.array(rows > 20)
     yield "csr bool", sparse.csr_array(rows > 20)

@@ -7,7 +7,7 @@ from sklearn.preprocessing import normalize
 
 
 class Spherical:
-    """K-means of directions: every centre is the unit vector along the sum of its members."""
+    """Spherical k-means: every centre is the normalised sum of its members."""
 
     def __init__(self, **parameters):
         self.parameters = parameters

@@ -7,7 +7,7 @@ from sklearn import cluster
 
 import mnist_kmeans_mlx as mk
 from _inputs.doors import PLAIN, K, blobs, fit, some
-from _inputs.verdicts import REFUSALS, REFUSED, Case, tried
+from _inputs.verdicts import REFUSALS, REFUSED, Check, tried
 
 
 def parameter_cases(quick, rng):
@@ -52,7 +52,7 @@ def parameter_cases(quick, rng):
     for name, values in more.items():
         for value in values:
             call = partial(lambda p: fit(partial(mk.KMeans, K, **p), rows, None), {name: value})
-            yield Case(f"KMeans({name}={value!r})", call, REFUSED)
+            yield Check(f"KMeans({name}={value!r})", call, REFUSED)
     yield from function_cases(rows)
 
 
@@ -64,7 +64,7 @@ def parameter_case(arm, rows, parameters):
     ((name, value), *_) = parameters.items()
     shown = " ".join(repr(value).split())[:40]
     call = partial(lambda p: labels_of(arm.ours(**p), rows), parameters)
-    yield Case(f"{arm.name}({name}={shown})", call, theirs, refusals=refusals)
+    yield Check(f"{arm.name}({name}={shown})", call, theirs, refusals=refusals)
 
 
 def labels_of(model, rows):
@@ -92,7 +92,7 @@ def function_cases(rows):
                     for module in (mk, cluster)
                 ]
                 shown = " ".join(repr(value).split())[:40]
-                yield Case(f"{function}({name}={shown})", outcomes[0], tried(outcomes[1]))
+                yield Check(f"{function}({name}={shown})", outcomes[0], tried(outcomes[1]))
 
 
 def called(function, rows, parameters):

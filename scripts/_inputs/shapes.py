@@ -24,11 +24,11 @@ from _inputs.doors import (
     some,
     through,
 )
-from _inputs.verdicts import REFUSED, Case
+from _inputs.verdicts import REFUSED, Check
 
 
 def finite_cases(quick, rng):
-    """NaN and infinity in the first and the last row, at every door and in every type."""
+    """NaN and infinity in the first and the last row, at every entry point and in every type."""
     rows = blobs(rng)
 
     def spoilt(value, place):
@@ -42,7 +42,7 @@ def finite_cases(quick, rng):
         for name, make in some(NOT_FINITE, quick, 3).items():
             form = make(bad)
             for door, arm, ours, _ in through(DOORS, form, rows, seen=rows):
-                yield Case(
+                yield Check(
                     f"{name_of(door, arm)} of {name} with {value} in row {place}",
                     ours,
                     REFUSED,
@@ -59,16 +59,16 @@ def finite_cases(quick, rng):
                 call = partial(
                     lambda arm, init: learnt(arm.ours(init=init, n_init=1).fit(rows)), arm, init
                 )
-                yield Case(
+                yield Check(
                     f"{arm.name} with {value} in its {name}", call, REFUSED, refusals=(ValueError,)
                 )
         batches = [rows[:10], rows[10:], bad]
         call = partial(lambda bs: learnt(KMEANS.ours().fit_batches(bs)), batches)
-        yield Case(
+        yield Check(
             f"KMeans.fit_batches with {value} in the last", call, REFUSED, refusals=(ValueError,)
         )
         call = partial(partial_fit_second, rows, bad)
-        yield Case(
+        yield Check(
             f"MiniBatchKMeans.partial_fit, {value} in the second",
             call,
             REFUSED,
@@ -141,8 +141,8 @@ def shape_cases(quick, rng):
             if door.name == "fit_batches":
                 continue  # which takes images as well
             if arm is COSINE and name == "fewer distinct than clusters":
-                continue  # where empty clusters begin anew is not told here
-            yield Case(
+                continue  # relocation of empty clusters is not tested here
+            yield Check(
                 f"{name_of(door, arm)} of {name}",
                 ours,
                 expected,
@@ -151,7 +151,7 @@ def shape_cases(quick, rng):
             )
     for name, form in some(asks, quick, 4).items():
         for door, arm, ours, expected in through(ASKS, form, seen=rows):
-            yield Case(f"{name_of(door, arm)} of {name}", ours, expected, atol=1e-7)
+            yield Check(f"{name_of(door, arm)} of {name}", ours, expected, atol=1e-7)
     frame = pd.DataFrame(rows, columns=list("abc"))
     renamed = {
         "other names": frame.rename(columns={"c": "d"}),
@@ -163,4 +163,4 @@ def shape_cases(quick, rng):
         for door, arm, ours, expected in through(ASKS, form, seen=frame):
             if door.name.endswith("_to") or arm not in PLAIN:
                 continue
-            yield Case(f"{name_of(door, arm)} of {name}", ours, expected, same_warnings=True)
+            yield Check(f"{name_of(door, arm)} of {name}", ours, expected, same_warnings=True)

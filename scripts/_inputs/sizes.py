@@ -27,7 +27,7 @@ from _inputs.doors import (
     through,
 )
 from _inputs.exact import are_nearest, beyond_float64, exact_answers
-from _inputs.verdicts import Case, Outcome, scaled, tried
+from _inputs.verdicts import Check, Outcome, scaled, tried
 
 TINY = {2: 2.0**-24, 4: 2.0**-149, 8: 2.0**-1074}
 
@@ -80,7 +80,7 @@ def cases_of_scale(dtype, factor, offset, base, *, doors=DOORS, arms=EVERY):
         expected = remembered_base(door, arm, base)
         expected = scaled(expected, factor, offset=offset, unit_free=arm.unit_free)
         tolerance = 1e-9 if size == 8 else 1e-4 if arm is MINIBATCH else 1e-5
-        yield Case(
+        yield Check(
             f"{name_of(door, arm)} of {dtype} x {factor:.3g} + {offset:.3g}",
             ours,
             expected,
@@ -119,7 +119,7 @@ def exact_cases(name, rows):
     for k in (1, 2):
         for arm in PLAIN:
             make = partial(arm.ours, n_clusters=k)
-            yield Case(
+            yield Check(
                 f"{arm.name}({k}) of {name}",
                 partial(unlike_exact, make, rows),
                 Outcome({"differs": []}),
@@ -169,7 +169,7 @@ def mixed_cases(quick, rng):
         for far in (1e20, 1e100, 1e160):
             for door, arm, _, expected in through(ASKS[:3:2], large, arms=(KMEANS, COSINE)):
                 call = partial(all_but_first, door, fitted(arm, True, large), large, far)
-                yield Case(f"{name_of(door, arm)} of 5000 rows and {far:g}", call, expected)
+                yield Check(f"{name_of(door, arm)} of 5000 rows and {far:g}", call, expected)
 
 
 def batch_cases(name, seen, batch):
@@ -199,7 +199,7 @@ def batch_cases(name, seen, batch):
             else:
                 call = partial(only, known, key, call)
                 expected = {key: np.concatenate([alone[i].value[key] for i in known])}
-            case = Case(
+            case = Check(
                 f"{name_of(door, arm)} of {name}", call, Outcome(expected), rtol, beyond=beyond
             )
             yield case
@@ -244,7 +244,7 @@ def far_fit_cases(base, far):
         }
         starts = np.vstack([init, rows[-1:]])
         make = partial(mk.KMeans, K, init=starts, n_init=1, tol=0, algorithm=algorithm)
-        yield Case(
+        yield Check(
             f"KMeans.fit {algorithm} with a row of {far:g}",
             lambda make=make: learnt(make().fit(rows)),
             Outcome(expected),

@@ -29,23 +29,23 @@ from _inputs.doors import (
     some,
     through,
 )
-from _inputs.verdicts import REFUSALS, Case, Outcome, tried
+from _inputs.verdicts import REFUSALS, Check, Outcome, tried
 
 
 def state_cases(quick, rng):
-    """What failed leaves no trace; copies are as good; threads do not get in each other's way."""
+    """Failures leave no trace, copies behave the same, and threads do not interfere."""
     rows = blobs(rng)
     for name, faulty in some(failures(rows), quick, 4).items():
         for arm in EVERY:
             for before in (None, rows[:, :2]):
                 call = partial(left_by_failure, arm, before, faulty)
                 start = "" if before is None else ", fitted before"
-                yield Case(f"{arm.name}{start} after {name}", call, Outcome({"changed": []}))
+                yield Check(f"{arm.name}{start} after {name}", call, Outcome({"changed": []}))
                 call = partial(fit_after_failure, arm, before, faulty, rows)
                 expected = tried(partial(fit, arm.ours, rows, None))
-                yield Case(f"{arm.name}{start} fitted after {name}", call, expected)
+                yield Check(f"{arm.name}{start} fitted after {name}", call, expected)
     call = partial(left_by_second_batch, rows)
-    yield Case("MiniBatchKMeans after a failed second batch", call, Outcome({"changed": []}))
+    yield Check("MiniBatchKMeans after a failed second batch", call, Outcome({"changed": []}))
     for arm in EVERY:
         model = fitted(arm, True, rows)
         for name, copied in COPIES.items():
@@ -61,15 +61,15 @@ def state_cases(quick, rng):
                     copied,
                     model,
                 )
-                yield Case(f"{name_of(door, arm)} of a {name}", call, expected)
+                yield Check(f"{name_of(door, arm)} of a {name}", call, expected)
         if arm is not CLASSIFIER:
             call = partial(lambda arm: learnt(clone(fitted(arm, True, rows)).fit(rows)), arm)
-            yield Case(f"a clone of {arm.name}", call, tried(partial(fit, arm.ours, rows, None)))
+            yield Check(f"a clone of {arm.name}", call, tried(partial(fit, arm.ours, rows, None)))
             call = partial(lambda arm: learnt(arm.ours().set_params(n_clusters=2).fit(rows)), arm)
             make = partial(arm.ours, n_clusters=2)
-            yield Case(f"{arm.name}.set_params", call, tried(partial(fit, make, rows, None)))
+            yield Check(f"{arm.name}.set_params", call, tried(partial(fit, make, rows, None)))
     for arm in EVERY:
-        yield Case(
+        yield Check(
             f"two fits of {arm.name} at once",
             partial(threads_after_two_fits, arm.ours, rng.normal(size=(1500, 24))),
             Outcome({"changed": []}),
@@ -77,7 +77,7 @@ def state_cases(quick, rng):
     lazy = of_another_thread(lambda: mx.array(rows.astype(np.float32)) * 1)
     for door, arm, ours, expected in through(FITS + ASKS, lazy, rows, seen=rows):
         # Some builds of MLX compute it, others cannot.
-        yield Case(
+        yield Check(
             f"{name_of(door, arm)} of an mx.array of another thread",
             ours,
             expected,

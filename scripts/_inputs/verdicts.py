@@ -1,4 +1,4 @@
-"""What became of a call, and whether it had to."""
+"""Outcomes of calls, and whether they are as expected."""
 
 import linecache
 import warnings
@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import sklearn
 
-# With which an input may be refused.
+# Exceptions with which an input may be refused.
 REFUSALS = (ValueError, TypeError, MemoryError)
 # What a number changes by where rows are multiplied by two: 2 ** unit.
 UNITS = {"labels": 0, "shares": 0, "centers": 1, "distances": 1, "inertia": 2}
 
 
 class Outcome(NamedTuple):
-    """What became of a call: arrays by name or an error, and the classes of its warnings."""
+    """Outcome of a call: arrays by name or an error, and the classes of its warnings."""
 
     value: Any = None
     error: Exception | None = None
@@ -29,8 +29,8 @@ class Outcome(NamedTuple):
 REFUSED = Outcome(error=ValueError())
 
 
-class Case(NamedTuple):
-    """A call, and what must become of it."""
+class Check(NamedTuple):
+    """A call and its expected outcome."""
 
     name: str
     ours: Callable[[], dict]
@@ -41,7 +41,7 @@ class Case(NamedTuple):
     beyond: bool = False
     # With which it must be refused, if it must.
     refusals: tuple = REFUSALS
-    # Whether the warnings have to be those of the other side.
+    # Whether the warnings must be those of the reference.
     same_warnings: bool = False
 
 
@@ -93,7 +93,7 @@ def judged_refusal(case, error):
 
 
 def is_sentence(error):
-    """Whether somebody wrote it in one line, and NumPy did not just stumble."""
+    """Whether it is a deliberate message of one line, not an error inside NumPy."""
     trace = error.__traceback__
     while trace.tb_next is not None:
         trace = trace.tb_next
@@ -116,7 +116,7 @@ def alike(found, expected, rtol, atol):
 
 
 def scaled(outcome, factor, *, weight=1.0, offset=0.0, unit_free=False):
-    """What must become of rows times `factor` plus `offset` and weights times `weight`."""
+    """Expected outcome for rows times `factor` plus `offset` and weights times `weight`."""
     if outcome.error is not None:
         return outcome
     value = {}

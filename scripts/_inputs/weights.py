@@ -1,4 +1,4 @@
-"""Weights that count, and such as must be refused."""
+"""Weights that must be accepted, and weights that must be refused."""
 
 from functools import partial
 
@@ -8,11 +8,11 @@ import pandas as pd
 
 from _inputs.doors import DOORS, KMEANS, MINIBATCH, blobs, name_of, some, through
 from _inputs.exact import exact_answers
-from _inputs.verdicts import REFUSED, Case, scaled, tried
+from _inputs.verdicts import REFUSED, Check, scaled, tried
 
 
 def weight_cases(quick, rng):
-    """Weights that must be refused, at every door that takes any, and others that count."""
+    """Weights to be refused, and weights to be used, at every entry point that takes any."""
     rows = blobs(rng)
     n = len(rows)
     ones = np.ones(n)
@@ -56,11 +56,11 @@ def weight_cases(quick, rng):
     doors = [door for door in DOORS if door.weighted]
     for name, weights in some(refused, quick, 7).items():
         for door, arm, ours, _ in through(doors, rows, weights=weights, plain_weights=ones):
-            yield Case(f"{name_of(door, arm)}, weights: {name}", ours, REFUSED)
+            yield Check(f"{name_of(door, arm)}, weights: {name}", ours, REFUSED)
     for name, (weights, simple, factor) in some(counted, quick, 8).items():
         found = through(doors, rows, weights=weights, plain_weights=simple)
         for door, arm, ours, expected in found:
-            yield Case(
+            yield Check(
                 f"{name_of(door, arm)}, weights: {name}",
                 ours,
                 scaled(expected, 1.0, weight=factor),
@@ -71,7 +71,7 @@ def weight_cases(quick, rng):
     for ratio in (1e10, 1e20, 1e100, 1e300):
         weights = np.r_[ratio, ones[1:]]
         for arm in (KMEANS, MINIBATCH):  # inertia decides what the third splits, and is rounded
-            yield Case(
+            yield Check(
                 f"{arm.name}.fit, one weight of {ratio:g}",
                 partial(with_exact_cost, arm.ours, rows, weights),
                 with_cost(arm, rows, weights),

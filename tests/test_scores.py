@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from mnist_kmeans_mlx.metrics import score_labels
+from mnist_kmeans_mlx.scores import score_labels
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -1,4 +1,4 @@
-"""How well clusters and the classes they stand for agree with the truth."""
+"""Scores of clusters, and of the classes they are named for, against the true classes."""
 
 from __future__ import annotations
 

@@ -1,0 +1,58 @@
+"""How tests run a command: in this process, or on a terminal where somebody presses Ctrl-C."""
+
+import os
+import pty
+import subprocess
+import sys
+import termios
+import time
+
+from click.testing import CliRunner
+
+from mnist_kmeans_mlx.cli import main
+
+COMMAND = [sys.executable, "-W", "error", "-m", "mnist_kmeans_mlx"]
+
+
+def call(*words, code=0, env=None):
+    """Run a command in this process; it must end with this status, and without a traceback."""
+    words = [str(word) for word in words]
+    done = CliRunner().invoke(main, words, env=env, prog_name="mnist-kmeans-mlx")
+    assert done.exit_code == code, (done.output, done.exception)
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+    return done
+
+
+def interrupted(words, env, sign, press, **settings):
+    """Run a command on a terminal, and `press` Ctrl-C once it shows a sign; returns all it showed.
+
+    It must end with status 130, and print nothing to its stdout.
+    """
+    terminal, end = pty.openpty()
+    termios.tcsetwinsize(end, (24, 100))
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, words)], env=env | {"TERM": "xterm"}, stdin=end,
+        stdout=subprocess.PIPE, stderr=end, **settings,
+    )  # fmt: skip
+    os.close(end)
+    seen, pressed, deadline = b"", False, time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            part = os.read(terminal, 1024)
+        except OSError:  # how a terminal on Linux says that nobody writes to it any more
+            break
+        if not part:
+            break
+        seen += part
+        if sign in seen and not pressed:
+            time.sleep(0.5)
+            press(process)
+            pressed = True
+    os.close(terminal)
+    if time.monotonic() >= deadline:
+        process.kill()
+    assert process.stdout.read() == b""
+    process.stdout.close()
+    assert process.wait(60) == 130
+    assert b"Traceback" not in seen
+    return seen
