@@ -26,6 +26,7 @@ from mnist_kmeans_mlx.engine.lloyd import Run
 from mnist_kmeans_mlx.engine.nearest import Nearest
 from mnist_kmeans_mlx.engine.points import Points
 from mnist_kmeans_mlx.engine.restarts import Standing
+from mnist_kmeans_mlx.engine.ways import Way
 from mnist_kmeans_mlx.estimator import KMeans
 from mnist_kmeans_mlx.persistence import owned
 from mnist_kmeans_mlx.persistence.checksum import checksum
@@ -199,20 +200,20 @@ class Checkpoint:
             self._leave(estimator)
             raise
         finally:
-            self.__dict__.pop("_points", None)  # a copy of the rows
+            self.__dict__.pop("_way", None)  # a copy of the rows
         self._write()
         return estimator
 
     # What KMeans.fit calls
 
     def begin(
-        self, estimator: KMeans, X: Any, points: Points, random_state: np.random.RandomState
+        self, estimator: KMeans, X: Any, way: Way, random_state: np.random.RandomState
     ) -> Standing:
         """Where the fit is to go on; sets the random state to its position there.
 
         :meta private:
         """
-        self._points, self._dtype = points, center_dtype(X)
+        points, self._way, self._dtype = way.points, way, center_dtype(X)
         if self._is_kept:
             self._identity = _identity(estimator, X, points)
             generator = random_state.get_state(legacy=False)["bit_generator"]
@@ -273,14 +274,14 @@ class Checkpoint:
     def _leave(self, estimator: KMeans) -> None:
         """Fit the estimator with the result so far."""
         # With several ranks, labels would need all of them, and the others may be gone.
-        if self._now is None or self._points.group.size > 1:
+        if self._now is None or self._way.points.group.size > 1:
             return
         run, state = self._now.standing.best, self._now.standing.state
         if run is None and state is not None and len(state.labels):
             labels = np.asarray(state.labels)
             run = Run(
                 labels=labels,
-                inertia=self._points.inertia(state.previous, labels),
+                inertia=self._way.points.inertia(state.previous, labels),
                 centers=state.previous,
                 n_iter=state.n_iter,
                 converged=state.converged,
@@ -288,7 +289,7 @@ class Checkpoint:
                 rechecked=state.rechecked,
             )
         if run is not None:
-            estimator._set_fitted(self._points, run, self._dtype)
+            estimator._set_fitted(self._way, run, self._dtype)
 
 
 def _shared(found: Snapshot | None, group: Group) -> Snapshot | None:

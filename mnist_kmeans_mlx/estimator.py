@@ -37,7 +37,7 @@ from mnist_kmeans_mlx.engine.lloyd import Observer, Restart, Run, State, iterate
 from mnist_kmeans_mlx.engine.points import Float64, Points, Stage, unwatched
 from mnist_kmeans_mlx.engine.restarts import Restarts, Standing, Start
 from mnist_kmeans_mlx.engine.seeding.sampling import default_trials, split
-from mnist_kmeans_mlx.engine.ways import Way, choose
+from mnist_kmeans_mlx.engine.ways import Choice, Way, choose, decide
 from mnist_kmeans_mlx.memory import is_source, plan
 from mnist_kmeans_mlx.progress import History, announce_end, announcer
 
@@ -46,7 +46,7 @@ class Keeper(Protocol):
     """Keeps how far a fit has come, as `Checkpoint` does."""
 
     def begin(
-        self, estimator: KMeans, X: Any, points: Points, random_state: np.random.RandomState
+        self, estimator: KMeans, X: Any, way: Way, random_state: np.random.RandomState
     ) -> Standing:
         """Where the fit is to go on; sets the random state to its position there."""
 
@@ -115,6 +115,8 @@ n_features), default="k-means++"
         Number of features seen in `fit`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, where `X` has string names.
+    way_ : str
+        How the nearest centres were found, and why so.
     device_ : {"gpu", "cpu"}
         Where `fit` ran.
     n_rechecked_ : int
@@ -242,8 +244,10 @@ n_features), default="k-means++"
         random_state = self._shared(group, X, init, weights)
         project = sphere.unit_centers if self.metric == "cosine" else None
 
-        points = self._points(X, device, weights, group, stage)
-        way = choose(points, self.n_clusters, algorithm)
+        n, d = X.shape
+        choice = decide(device, algorithm, n, d, self.n_clusters, self._n_init, X.dtype.itemsize)
+        points = self._points(X, device, choice, weights, group, stage)
+        way = choose(points, self.n_clusters, choice=choice)
         checked_inertia(points.squared(way.norm_sq))  # which is no less
         tol = self.tol * way.mean_variance
         if callable(init) and is_source(points.rows):
@@ -252,7 +256,7 @@ n_features), default="k-means++"
                 "'k-means++' or 'random'."
             )
         mean = self._mean_for(init, points.rows)
-        at = Standing() if keeper is None else keeper.begin(self, X, points, random_state)
+        at = Standing() if keeper is None else keeper.begin(self, X, way, random_state)
 
         seed = self._starts(way, at, init, random_state, mean, project)
 
@@ -300,7 +304,7 @@ n_features), default="k-means++"
                 f"n_clusters ({self.n_clusters}). Possibly due to duplicate points in X.",
                 ConvergenceWarning,
             )
-        self._set_fitted(points, best, dtype)
+        self._set_fitted(way, best, dtype)
         return self
 
     def fit_batches(self, batches: Iterable[Any]) -> Self:
@@ -373,10 +377,17 @@ n_features), default="k-means++"
         return seed
 
     def _points(
-        self, X: Any, device: Device, weights: Float64 | None, group: Group, stage: Stage
+        self,
+        X: Any,
+        device: Device,
+        choice: Choice,
+        weights: Float64 | None,
+        group: Group,
+        stage: Stage,
     ) -> Points:
         """The rows, held as far as memory goes."""
-        chosen = plan(X, self.n_clusters, device, self.memory)
+        on_device, weighted = choice.name == "mlx", weights is not None
+        chosen = plan(X, self.n_clusters, device, self.memory, on_device, weighted)
         rows = X
         if is_source(X):
             rows = X[:] if chosen.keep else X
@@ -455,7 +466,7 @@ n_features), default="k-means++"
         result = cls(**estimator.get_params(deep=False), device=device)
         _copy_attributes(estimator, result)
         result.n_rechecked_ = 0
-        result.device_ = "cpu"
+        result.device_, result.way_ = "cpu", "fitted by scikit-learn"
         return result
 
     def _shared(
@@ -491,14 +502,14 @@ n_features), default="k-means++"
         pairs = _used(a.labels.astype(np.int64) * k + b.labels, group)
         return bool(len(pairs) == len(np.unique(pairs // k)) == len(np.unique(pairs % k)))
 
-    def _set_fitted(self, points: Points, run: Run, dtype: Any) -> None:
+    def _set_fitted(self, way: Way, run: Run, dtype: Any) -> None:
         self.cluster_centers_ = run.centers.astype(dtype)
         self._n_features_out = self.n_clusters
         self.labels_ = run.labels.astype(np.int32)
-        self.inertia_ = self._cost(points.squared(run.inertia))
+        self.inertia_ = self._cost(way.points.squared(run.inertia))
         self.n_iter_ = run.n_iter
         self.n_rechecked_ = run.rechecked
-        self.device_ = points.device.name
+        self.device_, self.way_ = way.device, way.why
 
     def _checked_algorithm(self) -> str:
         if self.algorithm == "elkan" and self.n_clusters == 1:

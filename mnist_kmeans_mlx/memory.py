@@ -74,7 +74,14 @@ def limit(memory: int | str) -> int:
     return int(float(found[1]) * _UNITS[found[2]])
 
 
-def plan(rows: Any, n_clusters: int, device: Device, memory: int | str) -> Plan:
+def plan(
+    rows: Any,
+    n_clusters: int,
+    device: Device,
+    memory: int | str,
+    on_device: bool = False,
+    weighted: bool = False,
+) -> Plan:
     """What to hold of the rows of a fit.
 
     Parameters
@@ -84,6 +91,10 @@ def plan(rows: Any, n_clusters: int, device: Device, memory: int | str) -> Plan:
     device : Device
     memory : int or str
         As for `limit`. An array that is in memory already is not counted, for it is the caller's.
+    on_device : bool, default=False
+        Whether rows go the MLX way.
+    weighted : bool, default=False
+        Whether they have weights.
 
     Raises
     ------
@@ -102,10 +113,10 @@ def plan(rows: Any, n_clusters: int, device: Device, memory: int | str) -> Plan:
         )
     check_free(n * ROW_BYTES + centers, f"to fit {n} rows of {d} features to {n_clusters} centers")
     narrow = rows.dtype.kind in "biu" and rows.dtype.itemsize <= 2 and not issparse(rows)
-    # In float32 on the host, and on a GPU in float32 beside what was sent there.
+    # In float32 on the host; on a device as bytes or two float32, of what weights make of them too.
     each = 0 if narrow else 4
-    if device.kind != "cpu":
-        each = 4 + (rows.dtype.itemsize if narrow else 4)
+    if on_device:
+        each += (rows.dtype.itemsize if narrow else 8) + (8 if weighted else 0)
     if is_source(rows):
         each += rows.dtype.itemsize
     copies = each * n * d

@@ -42,15 +42,16 @@ def few_blocks(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "each", "on_gpu"), [("uint8", 0, 5), ("int16", 0, 6), ("float64", 4, 8)]
+    ("dtype", "each", "on_gpu"), [("uint8", 0, 1), ("int16", 0, 2), ("float64", 4, 12)]
 )
 def test_copies_are_counted(dtype, each, on_gpu):
     rows, needed = np.zeros((70, 30), dtype), PROCESS_BYTES + 70 * ROW_BYTES
     for device, copies in ((resolve("cpu"), 70 * 30 * each), (taken_for_gpu(), 70 * 30 * on_gpu)):
         most = needed + centers_bytes(4, 30, device) + copies
-        assert plan(rows, 4, device, most) == Plan(True, 0)
+        on_device = device.kind != "cpu"
+        assert plan(rows, 4, device, most, on_device) == Plan(True, 0)
         if copies:
-            assert plan(rows, 4, device, most - 1) == Plan(False, copies - 1)
+            assert plan(rows, 4, device, most - 1, on_device) == Plan(False, copies - 1)
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])

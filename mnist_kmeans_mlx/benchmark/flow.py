@@ -233,8 +233,19 @@ class _Match:
             tuple(rows),
             fastest.arm.name if fastest else None,
             same.arm.name if same else None,
-            case_notes(rows, fastest, same),
+            (*case_notes(rows, fastest, same), *self._chosen(rows)),
         )
+
+    def _chosen(self, rows: list[Row]) -> tuple[str, ...]:
+        """Which of our arms device="auto" stands for, where there are several."""
+        if sum(row.arm.ours and row.arm in self.able for row in rows) < 2:
+            return ()
+        from mnist_kmeans_mlx.device import resolve
+        from mnist_kmeans_mlx.engine.ways import told
+
+        train, job = self.data.train, self.job
+        shape = (*train.shape, job["n_clusters"], int(job["n_init"]), train.dtype.itemsize)
+        return (f"device='auto' takes {told(resolve('auto'), *shape)}.",)
 
     def _row(self, arm: Arm, judge: Judge) -> Row:
         if arm not in self.able or self.series[arm].answer is None:

@@ -59,9 +59,11 @@ def _environment(device: str) -> dict[str, Any]:
     import platform
 
     try:
-        from mnist_kmeans_mlx.device import describe
+        from mnist_kmeans_mlx.device import describe, resolve
+        from mnist_kmeans_mlx.engine.ways import told
 
-        return describe(device)
+        mnist = told(resolve(device), n=60_000, d=784, k=20, n_init=1, itemsize=1)
+        return describe(device) | {"mnist_with_20_clusters": mnist}
     except ImportError as error:
         # Where MLX does not load is where a bug report is written.
         return {

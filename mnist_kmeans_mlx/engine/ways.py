@@ -71,10 +71,18 @@ class Way(Protocol):
         Weighted sum of the squared norms of the moved and scaled rows, of all ranks.
     mean_variance : float
         Mean over the features of their variance.
+    device : {"cpu", "gpu"}
+        Where it computes.
+    why : str
+        Its name and why it was chosen.
     """
 
     @property
     def points(self) -> Points: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def why(self) -> str: ...
     @property
     def norm_sq(self) -> float: ...
     @property
@@ -157,6 +165,12 @@ def decide(
     return Choice(name, f"estimated from rates measured here: {estimates}", seconds)
 
 
+def told(device: Device, n: int, d: int, k: int, n_init: int, itemsize: int) -> str:
+    """What a fit of so many rows takes on a device, in words."""
+    choice = decide(device, "auto", n, d, k, n_init, itemsize)
+    return f"{choice.name}: {choice.why}"
+
+
 def _host_seconds(rate: Speed, n: int, d: int, k: int, n_init: int) -> float:
     """What the host's way takes: bounds leave a share of all comparisons."""
     steps = ITERATIONS * COMPARED + SEEDED * (2 + np.log(k))
@@ -187,12 +201,17 @@ def choose(points: Points, k: int, algorithm: str = "auto", choice: Choice | Non
     """
     device = points.device
     choice = choice or decide(device, algorithm, points.n, points.d, k)
-    # The device's sums have no more than `GRID` digits.
-    if choice.name == "host" or points.is_deep:
-        return HostWay(points)
-    check(device)
-    otherwise = cache(lambda: HostWay(points))
-    return MlxWay(points, otherwise, seeds=device.kind != "cpu")
+    way: HostWay | MlxWay
+    if choice.name == "mlx" and not points.is_deep:
+        check(device)
+        otherwise = cache(lambda: HostWay(points))
+        way = MlxWay(points, otherwise, seeds=device.kind != "cpu")
+    else:
+        way = HostWay(points)
+    way.why = f"{choice.name}: {choice.why}"
+    if choice.name == "mlx" and points.is_deep:
+        way.why = "host: a few rows are far larger than the others, and sums need more digits"
+    return way
 
 
 def comparing(device: Device) -> type[HostComparison] | type[MlxComparison]:

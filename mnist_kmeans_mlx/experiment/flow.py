@@ -163,6 +163,7 @@ def run(
         n_iter=int(estimator.n_iter_),
         inertia=float(estimator.inertia_) / scale,
         device=str(estimator.device_),
+        way=str(getattr(estimator, "way_", "")),
         rechecked=int(estimator.n_rechecked_),
         clusters=_clusters(sizes, estimator.labels_, digits, data.y_train),
         train=train,

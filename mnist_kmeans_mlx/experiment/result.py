@@ -45,6 +45,8 @@ class Result:
         SSE of the training data; of MNIST, in units of pixels / 255.
     device : str
         Where it was computed.
+    way : str
+        How the nearest centres were found, and why so.
     rechecked : int
         Rows that were decided again in float64.
     clusters : tuple of Cluster
@@ -79,6 +81,7 @@ class Result:
     n_iter: int
     inertia: float
     device: str
+    way: str
     rechecked: int
     clusters: tuple[Cluster, ...]
     train: Scores | None
@@ -116,6 +119,7 @@ class Result:
                 "n_features": self.n_features,
                 "seed": self.seed,
                 "device": self.device,
+                "way": self.way,
                 "rechecked_rows": self.rechecked,
                 "timings": dict(self.timings),
                 "missing_digits": list(self.missing),

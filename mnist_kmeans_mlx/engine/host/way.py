@@ -19,6 +19,8 @@ from mnist_kmeans_mlx.engine.points import Float64, Index, Labels, Points
 class HostWay:
     """Rows on the host: a `Way`."""
 
+    device, why = "cpu", ""
+
     def __init__(self, points: Points) -> None:
         self.points = points
         self.rows = HostRows(points)

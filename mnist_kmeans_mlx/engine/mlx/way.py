@@ -38,7 +38,8 @@ class MlxWay:
     """
 
     def __init__(self, points: Points, otherwise: Callable[[], Any], seeds: bool = True) -> None:
-        self.points, self.device, self._otherwise = points, points.device, otherwise
+        self.points, self._otherwise = points, otherwise
+        self.device, self.why = points.device.name, ""
         self._seeds = seeds and points.weights is None and points.group.size == 1
         self.rows = DeviceRows(points)
         self.norm_sq, self.mean_variance = self.rows.norm_sq, self.rows.mean_variance
@@ -50,9 +51,9 @@ class MlxWay:
     def assign(self, asked: Sequence[tuple[MlxClusters, Float64]]) -> None:
         """Give each row to the nearest of some centres: one product for all restarts."""
         compared = []
-        with mx.stream(self.device.mlx):
+        with mx.stream(self.points.device.mlx):
             for clusters, given in asked:
-                centers = Centers(self.points, given, self.device.rounding)
+                centers = Centers(self.points, given, self.points.device.rounding)
                 if centers.is_near:
                     compared.append((clusters, centers))
                 else:  # the next ones, means, lie among the rows
@@ -81,7 +82,7 @@ class MlxWay:
             some = sources[start : start + together]
             before = deepcopy(some)
             try:
-                with mx.stream(self.device.mlx):
+                with mx.stream(self.points.device.mlx):
                     found += plus_plus(self.rows, k, some, trials)
             except UndecidedError:
                 for source, state in zip(some, before, strict=True):
@@ -112,7 +113,7 @@ class MlxWay:
         slope, offset = mx.array(np.array([c.tolerance for c in several], np.float32).T[..., None])
         found = []
         for part in rows.blocks(4 * len(factor)):
-            scores = self.device.addmm(constant, factor, rows.float32(part).T)
+            scores = self.points.device.addmm(constant, factor, rows.float32(part).T)
             error = slope * rows.norms[part] + offset
             found.append(nearest(scores.reshape(len(several), k, -1), error))
             if not rows.held:

@@ -1,0 +1,97 @@
+"""Which way a fit takes, and why."""
+
+from dataclasses import replace
+
+import numpy as np
+import oracle
+import pytest
+from doubles import make_device, taken_for_gpu
+
+from mnist_kmeans_mlx import KMeans
+from mnist_kmeans_mlx.device import DeviceError, Speed, resolve
+from mnist_kmeans_mlx.engine import ways
+from mnist_kmeans_mlx.engine.host.way import HostWay
+from mnist_kmeans_mlx.engine.mlx import probe
+from mnist_kmeans_mlx.engine.mlx.way import MlxWay
+from mnist_kmeans_mlx.engine.points import Points
+from mnist_kmeans_mlx.engine.ways import choose, decide
+
+FREE = replace(taken_for_gpu(), optional=True)
+
+
+@pytest.mark.parametrize(
+    ("device", "algorithm", "name"),
+    [
+        (resolve("cpu"), "auto", "host"),
+        (resolve("cpu"), "lloyd", "mlx"),
+        (resolve("cpu"), "elkan", "host"),
+        (taken_for_gpu(), "auto", "mlx"),
+        (taken_for_gpu(), "elkan", "host"),
+    ],
+)
+def test_what_is_asked_for_is_taken(device, algorithm, name):
+    assert decide(device, algorithm, 60_000, 784, 20).name == name
+    points = Points(oracle.make_rows("normal", 50, 3, seed=0), device)
+    way = choose(points, 3, algorithm)
+    assert type(way) is {"host": HostWay, "mlx": MlxWay}[name]
+    assert way.why.startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize(("n", "d", "k"), [(150, 4, 3), (1_000_000, 2, 8), (1000, 784, 10)])
+def test_small_and_narrow_data_stay_on_the_host(n, d, k):
+    assert decide(FREE, "auto", n, d, k).name == "host"
+
+
+@pytest.mark.parametrize(("factor", "name"), [(30, "mlx"), (0.3, "host")])
+def test_the_quicker_one_is_taken(factor, name, monkeypatch):
+    host = Speed(1e11, 2e10, 0.0)
+    monkeypatch.setattr(ways, "host_speed", lambda: host)
+    device = Speed(factor * host.flops, factor * host.bytes, 2e-4)
+    monkeypatch.setattr(ways, "speed", lambda device_: device)
+    choice = decide(FREE, "auto", 60_000, 784, 100, n_init=10)
+    assert choice.name == name
+    assert choice.name == min(choice.seconds, key=choice.seconds.get)
+    for each in ("host", "mlx"):
+        assert f"{each} {choice.seconds[each]:.2g} s" in choice.why
+
+
+def test_sums_of_many_digits_stay_on_the_host():
+    rows = oracle.make_rows("normal", 200, 3, seed=0)
+    rows[7] = 1e9
+    way = choose(Points(rows, taken_for_gpu()), 3)
+    assert type(way) is HostWay
+    assert "far larger" in way.why
+
+
+def test_a_fit_tells_how_it_went(device):
+    model = KMeans(3, device=device, algorithm="elkan").fit(oracle.make_rows("normal", 60, 3, 0))
+    assert model.way_ == "host: algorithm='elkan' keeps bounds, on the host"
+    assert model.device_ == "cpu"
+
+
+def test_rates_are_positive(device):
+    for rate in (probe.speed(resolve(device)), ways.host_speed()):
+        assert rate.flops > 0
+        assert rate.bytes > 0
+        assert rate.wait >= 0
+
+
+@pytest.mark.parametrize("multiplier", ["float32", "tf32", "bf16"])
+def test_a_device_that_only_rounds_passes(multiplier):
+    probe.check(make_device("cpu", multiplier))
+
+
+def test_a_device_that_multiplies_wrongly_is_refused():
+    class Wrong(type(taken_for_gpu())):
+        """As ml-explore/mlx#3586: beyond so many rows products are of others."""
+
+        def matmul(self, a, b):
+            product = np.array(super().matmul(a, b))
+            product[8:] = product[8:][::-1]
+            return type(a)(product)
+
+    cpu = resolve("cpu")
+    wrong = Wrong("cuda", cpu.mlx, cpu.host_matmul)
+    points = Points(oracle.make_rows("pixels", 50, 3, seed=0), wrong)
+    with pytest.raises(DeviceError, match=r"multiplies wrongly .* Take device='cpu'"):
+        choose(points, 2)
