@@ -19,33 +19,15 @@ from mnist_kmeans_mlx.engine.host.comparison import (
     two_smallest_with_own,
 )
 from mnist_kmeans_mlx.engine.host.rows import HostRows
-from mnist_kmeans_mlx.engine.host.sketch import sketch_bytes
+from mnist_kmeans_mlx.engine.host.strategy import MANY
 from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels
 
 # Bytes of float32 rows that a core works on at once: with their scores they stay in its cache.
 BLOCK = 4 << 20
-# From this many centres on, reducing scores along rows is as fast as along columns, and k // 8
-# centres are few enough to be compared first.
-MANY = 128
-# A comparison of rows or sketches wider than this takes longer than looking a bound up.
-WIDE = 128
 # If a row is open with more centres than this, one product with all is cheaper than single ones.
 CROWD = 8
 # Range of the bounds in two bytes, in multiples of the root-mean-square norm of a row.
 REACH = 4
-
-
-def bounds_bytes(rows: HostRows, k: int) -> int:
-    """What a rich `BoundedAssignment` keeps of all rows."""
-    points, each = rows.points, 2 * k if _is_dear(rows, k) else 0
-    shared = sketch_bytes(points.n, points.d) if rows.turning_width(k) else 0
-    # And label, norm and two bounds.
-    return points.n * (4 * (4 + rows.turning_width(k)) + each) + shared
-
-
-def _is_dear(rows: HostRows, k: int) -> bool:
-    """Whether to compare a row with `k` centres takes longer than to look up bounds to each."""
-    return (rows.turning_width(k) or rows.points.d) > WIDE
 
 
 class BoundedAssignment:
@@ -78,14 +60,12 @@ class BoundedAssignment:
         The rows.
     k : int
         Number of centres.
-    rich : bool, default=True
-        Whether there is memory for a sketch and for bounds to each centre.
     settled : bool, default=False
         Whether the first centres to come are means: where rows are drawn as centres, these say
         little of where means will be.
     """
 
-    def __init__(self, rows: HostRows, k: int, rich: bool = True, settled: bool = False) -> None:
+    def __init__(self, rows: HostRows, k: int, settled: bool = False) -> None:
         self.rows, self.points = rows, rows.points
         points = rows.points
         self.k = k
@@ -94,13 +74,13 @@ class BoundedAssignment:
         self._labels = np.zeros(points.n, dtype=np.int32)
         self._norms_sq = rows.norms_sq.astype(np.float32)
         self._upper, self._nearest_other = np.empty((2, points.n), dtype=np.float32)
-        self._sketch = rows.turning_sketch(k) if rich else None
-        each = rich and _is_dear(rows, k)
+        strategy = rows.strategy(k)
+        self._sketch = rows.turning_sketch(k, strategy)
         self._lower = None
-        if each:
+        if strategy.each:
             usual = np.sqrt(rows.norms_sq.sum() / max(1, points.n))
             self._lower = LowerBounds(points.n, k, REACH * usual)
-        self._movers = k // 8 if self._sketch is None and not each and k > MANY else 0
+        self._movers = strategy.movers
         self._drift = np.zeros(k)
         self._largest_drift = 0.0
         self._previous: Float64 | None = None

@@ -10,14 +10,8 @@ import numpy.typing as npt
 
 from mnist_kmeans_mlx.device import product, slices
 from mnist_kmeans_mlx.engine.frame import EXACT_FLOAT32
-from mnist_kmeans_mlx.engine.host.sketch import (
-    FEWEST_ROWS,
-    TURNING_WIDTH,
-    Sketch,
-    TurningSketch,
-    sketch_bytes,
-    sketch_pays,
-)
+from mnist_kmeans_mlx.engine.host.sketch import Sketch, TurningSketch
+from mnist_kmeans_mlx.engine.host.strategy import Strategy, sketch_bytes, sketch_pays
 from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Points
 
 
@@ -146,6 +140,11 @@ class HostRows:
         """Of this rank's moved and scaled rows."""
         return float(self.norms_sq.max(initial=0))
 
+    def strategy(self, k: int) -> Strategy:
+        """How to go about `k` centres."""
+        points = self.points
+        return Strategy.of(points.n, points.d, k, points.keep, points.spare)
+
     def sketch(self, k: int) -> Sketch | None:
         """Narrow copy of the rows, where one pays with `k` centres and may be kept."""
         fits = sketch_bytes(self.points.n, self.points.d) <= self.points.spare
@@ -157,18 +156,13 @@ class HostRows:
     def _sketch(self) -> Sketch | None:
         return Sketch.make(self.float32, self.norms_sq, self.points.d, self.points.host)
 
-    def turning_width(self, k: int) -> int:
-        """Most columns of a sketch that turns to `k` centres; zero where none pays."""
-        pays = self.points.keep and self.points.n >= FEWEST_ROWS and 2 * k <= self.points.d
-        return max(k, TURNING_WIDTH) + 2 if pays else 0
-
-    def turning_sketch(self, k: int) -> TurningSketch | None:
+    def turning_sketch(self, k: int, strategy: Strategy) -> TurningSketch | None:
         """Narrow copy of the rows on axes that turn to `k` centres, where one pays."""
-        if self.turning_width(k) == 0:
+        if not strategy.turning:
             return None
-        base, fixed = self.turning_base(k), max(0, TURNING_WIDTH - k)
-        return TurningSketch(self.float32, self.norms_sq, base, fixed, k, self.points.host)
+        base, host = self.turning_base(k, strategy), self.points.host
+        return TurningSketch(self.float32, self.norms_sq, base, strategy.fixed, k, host)
 
-    def turning_base(self, k: int) -> Sketch | None:
+    def turning_base(self, k: int, strategy: Strategy) -> Sketch | None:
         """What all such narrow copies take the axes from that do not turn, made only once."""
-        return self.sketch(k) if self.turning_width(k) and k < TURNING_WIDTH else None
+        return self.sketch(k) if strategy.fixed else None

@@ -16,19 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, Device, product, slices
+from mnist_kmeans_mlx.engine.host.strategy import FEWEST_ROWS, ITERATIONS, widths
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
-WIDTHS = (32, 64, 96, 128)
 # Share of the variance that the axes must capture: with less, few comparisons are decided.
 WORTHWHILE = 0.9
-FEWEST_ROWS = 4096
-# Iterations that find the axes; and how many a fit usually takes, of which rows are compared in
-# each with all centres where there is no sketch.
-ITERATIONS, USUAL = 3, 20
-# Width to which leading axes fill up those that turn.
-TURNING_WIDTH = 96
 # To project fewer centres takes no longer than to share them out.
 FEWEST_CENTERS = 32
 # Bytes of rows to project at once, and of how many features.
@@ -132,15 +126,15 @@ class Sketch:
     @classmethod
     def make(cls, rows: Rows, norms_sq: Float64, d: int, host: Device) -> Sketch | None:
         """Sketch of the rows as narrow as the data allow, or None where none pays."""
-        n, widths = len(norms_sq), _widths(d)
-        if n < FEWEST_ROWS or not widths:
+        n, allowed = len(norms_sq), widths(d)
+        if n < FEWEST_ROWS or not allowed:
             return None
         chosen = np.arange(0, n, -(-n // FEWEST_ROWS))
         sample = rows(chosen)
-        axes = _leading_axes(sample, widths[-1])
+        axes = _leading_axes(sample, allowed[-1])
         spread = np.square(sample - sample.mean(axis=0)).sum(dtype=np.float64)
         inside = np.square(product(sample, axes)).sum(axis=0, dtype=np.float64)
-        for m in widths:
+        for m in allowed:
             if norms_sq[chosen].sum() - inside[:m].sum() <= (1 - WORTHWHILE) * spread:
                 return cls(rows, norms_sq, Axes(axes[:, :m]), host)
         return None
@@ -224,31 +218,6 @@ class TurningSketch:
 
         self._host.map(project, _parts(len(self.rows), axes.d))
         self._outside = outside
-
-
-def sketch_pays(n: int, d: int, k: int) -> bool:
-    """Whether a sketch of `n` rows takes less than it saves where these meet `k` centres.
-
-    Counted in products of numbers: to find the axes in a sample, as `_leading_axes` does, and to
-    bring all rows onto them; against those of all rows with candidates and centres.
-    """
-    widths = _widths(d)
-    if n < FEWEST_ROWS or not widths:
-        return False
-    m = widths[-1]
-    stretches = ITERATIONS + 2
-    narrow, wide = d * d * (FEWEST_ROWS + stretches * m), 2 * stretches * FEWEST_ROWS * d * m
-    return bool(min(narrow, wide) + n * d * m < n * d * k * (2 + np.log(k) + USUAL))
-
-
-def sketch_bytes(n: int, d: int) -> int:
-    """What a sketch of `n` rows takes at most."""
-    return 4 * n * (_widths(d)[-1] + 2) if _widths(d) else 0
-
-
-def _widths(d: int) -> list[int]:
-    """Widths of sketches that are narrower than half of the rows."""
-    return [m for m in WIDTHS if 2 * m <= d]
 
 
 def _leading_axes(sample: Float32, m: int) -> Float32:

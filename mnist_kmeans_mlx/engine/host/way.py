@@ -9,7 +9,7 @@ import numpy as np
 from mnist_kmeans_mlx.device import host_rounding
 from mnist_kmeans_mlx.engine.centers import Centers
 from mnist_kmeans_mlx.engine.host import joint
-from mnist_kmeans_mlx.engine.host.bounded import BoundedAssignment, bounds_bytes
+from mnist_kmeans_mlx.engine.host.bounded import BoundedAssignment
 from mnist_kmeans_mlx.engine.host.plus_plus import plus_plus
 from mnist_kmeans_mlx.engine.host.rows import HostRows
 from mnist_kmeans_mlx.engine.host.sums import HostSums
@@ -40,9 +40,10 @@ class HostWay:
         points = self.points
         if not points.keep:
             return 1, 1
-        threads = max(1, min(points.host.workers, points.spare // bounds_bytes(self.rows, k)))
+        strategy = self.rows.strategy(k)
+        threads = max(1, min(points.host.workers, points.spare // strategy.nbytes))
         if threads > 1:
-            self.rows.turning_base(k)  # with all threads, before these part
+            self.rows.turning_base(k, strategy)  # with all threads, before these part
         return threads, 1
 
     def seeds_together(self, k: int, n: int) -> bool:
@@ -63,8 +64,7 @@ class HostClusters:
 
     def __init__(self, rows: HostRows, k: int, settled: bool) -> None:
         self._points = rows.points
-        self._rich = k > 1 and bounds_bytes(rows, k) <= rows.points.spare
-        self._nearest = BoundedAssignment(rows, k, self._rich, settled)
+        self._nearest = BoundedAssignment(rows, k, settled)
         self._sums = HostSums(rows, k)
         self.labels: Labels = np.full(rows.points.n, -1, dtype=np.int32)
         self.changed, self.rechecked = 0, 0
