@@ -120,6 +120,13 @@ class Device:
         return memory_bytes()
 
     @property
+    def room(self) -> int:
+        """Bytes that arrays on it may take: a GPU's own, or what it may have of the Mac's."""
+        info = mx.device_info(self.mlx) if self.kind != "cpu" else {}
+        names = ("free_memory", "max_recommended_working_set_size", "memory_size")
+        return int(next((info[name] for name in names if name in info), self.memory_bytes))
+
+    @property
     def free_workers(self) -> int:
         """How many threads would share items now: the calling one, and those without work."""
         return 1 + helpers(self.workers - 1).idle

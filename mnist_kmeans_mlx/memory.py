@@ -114,13 +114,15 @@ def plan(
     check_free(n * ROW_BYTES + centers, f"to fit {n} rows of {d} features to {n_clusters} centers")
     narrow = rows.dtype.kind in "biu" and rows.dtype.itemsize <= 2 and not issparse(rows)
     # In float32 on the host; on a device as bytes or two float32, of what weights make of them too.
-    each = 0 if narrow else 4
+    each, there = 0 if narrow else 4, 0
     if on_device:
-        each += (rows.dtype.itemsize if narrow else 8) + (8 if weighted else 0)
+        there = (rows.dtype.itemsize if narrow else 8) + (8 if weighted else 0)
+        each += there
     if is_source(rows):
         each += rows.dtype.itemsize
     copies = each * n * d
-    keep = copies <= room
+    # What is worked on takes a part of a device.
+    keep = copies <= room and there * n * d <= device.room // 2
     if not keep and issparse(rows):
         raise MemoryError(
             f"KMeans makes sparse rows dense: {n} x {d} take {copies / 2**30:.1f} GiB as float32, "

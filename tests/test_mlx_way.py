@@ -9,12 +9,13 @@ import pytest
 from doubles import MULTIPLIERS, make_device, taken_for_gpu
 
 from mnist_kmeans_mlx import KMeans
-from mnist_kmeans_mlx.device import resolve
+from mnist_kmeans_mlx.device import Device, resolve
 from mnist_kmeans_mlx.engine.host.way import HostWay
 from mnist_kmeans_mlx.engine.lloyd import iterate, lloyd, side_by_side
 from mnist_kmeans_mlx.engine.mlx import crossing, rows, seeding, step, way
 from mnist_kmeans_mlx.engine.mlx.way import MlxWay
 from mnist_kmeans_mlx.engine.points import Points
+from mnist_kmeans_mlx.memory import plan
 
 
 def both(given, weights=None, multiplier="float32", **changes):
@@ -158,3 +159,20 @@ def test_the_host_waits_once_in_an_iteration(convert, mnist, crossed, monkeypatc
     # Preparing, the first seed, and two for each of the others.
     assert steps[0] <= 1 + 2 + 2 * 19 + 1
     assert crossed["most"] < 60_000
+
+
+def test_too_little_memory_is_one_clear_sentence(monkeypatch):
+    def full(*arrays):
+        raise RuntimeError("[malloc] Unable to allocate 999 bytes.")
+
+    monkeypatch.setattr(mx, "eval", full)
+    with pytest.raises(MemoryError, match=r"^The GPU has too little memory .* device='cpu'\.$"):
+        crossing.fetch(mx.array(1))
+
+
+def test_rows_that_a_device_does_not_hold_are_sent_in_parts(monkeypatch):
+    rows = np.zeros((1000, 50))
+    device = taken_for_gpu()
+    assert plan(rows, 4, device, "8GB", on_device=True).keep
+    monkeypatch.setattr(Device, "room", 1000 * 50 * 8)
+    assert not plan(rows, 4, device, "8GB", on_device=True).keep
