@@ -24,7 +24,7 @@ from mnist_kmeans_mlx.engine.host import bounded, comparison, sketch, strategy
 CONSTANTS = {
     "TURNING_WIDTH": ([strategy], (48, 192), ("mnist-20", "mnist-100")),
     "WIDE": ([strategy], (64, 256), ("mnist-20", "mnist-256", "narrow-200")),
-    "MANY": ([strategy, bounded], (64, 256), ("narrow-100", "narrow-200")),
+    "MANY": ([strategy], (64, 256), ("narrow-100", "narrow-200")),
     "MOVERS": ([strategy], (4, 16), ("narrow-200",)),
     "FEW": ([comparison, bounded], (24, 96), ("mnist-20", "narrow-100")),
     "CROWD": ([bounded], (4, 16), ("mnist-256",)),

@@ -19,7 +19,6 @@ from mnist_kmeans_mlx.engine.host.comparison import (
     two_smallest_with_own,
 )
 from mnist_kmeans_mlx.engine.host.rows import HostRows
-from mnist_kmeans_mlx.engine.host.strategy import MANY
 from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels
 
 # Bytes of float32 rows that a core works on at once: with their scores they stay in its cache.
@@ -151,7 +150,7 @@ class BoundedAssignment:
             order[: self._movers],
             np.float32(rest),
             np.float32(16 * FLOAT32_ROUNDOFF * largest),
-            self._previous is None or self._lower is not None or self.k > MANY,
+            self._previous is None or self._lower is not None,
         )
 
     def _open(self, step: _Step, look: Comparison, part: slice) -> Index:

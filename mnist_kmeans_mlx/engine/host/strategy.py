@@ -28,8 +28,7 @@ ITERATIONS, USUAL = 3, 20
 TURNING_WIDTH = 96
 # A comparison that is wider takes longer than looking a bound up.
 WIDE = 128
-# From so many centres on, reducing scores along rows is as fast as along columns, and a few centres
-# that moved farthest are few enough to be compared first: one in so many.
+# From more centres on, those that moved farthest are compared first: one in so many.
 MANY, MOVERS = 128, 8
 
 
