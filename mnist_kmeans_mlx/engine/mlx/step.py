@@ -45,10 +45,13 @@ def nearest(scores: mx.array, error: mx.array) -> tuple[mx.array, mx.array]:
 def compact(flag: mx.array, size: int) -> mx.array:
     """Numbers of the first `size` rows whose flag is set; n where there are fewer."""
     n = flag.shape[0]
+    number = mx.arange(n, dtype=mx.int32)
     place = mx.cumsum(flag.astype(mx.int32)) - 1
-    place = mx.where(mx.logical_and(flag, place < size), place, size)
-    found = mx.full((size + 1,), n, dtype=mx.int32)
-    return found.at[place].minimum(mx.arange(n, dtype=mx.int32))[:size]
+    # The others each to a place of their own: no two threads of a GPU write to the same.
+    place = mx.where(mx.logical_and(flag, place < size), place, size + number)
+    found = mx.full((size + n,), n, dtype=mx.int32)
+    found[place] = number
+    return found[:size]
 
 
 def larger(n: int) -> int:
