@@ -23,6 +23,8 @@ PROCESS_BYTES = 400_000_000
 # the rows' frame and of the units they are summed in; and each thread those of what it sums. In
 # how many forms it has the rows that it sums.
 CENTERS, CENTERS_OF_THREAD, FORMS = 12, 4, 4
+# What is free at any rate: to find out what else is takes longer than to cluster a few rows.
+UNASKED = 8 << 20
 
 _UNITS = {"": 1, "b": 1}
 _UNITS |= {f"{prefix}b": 1000**power for power, prefix in enumerate("kmgt", 1)}
@@ -92,6 +94,16 @@ def plan(rows: Any, n_clusters: int, device: Device, memory: int | str) -> Plan:
     """
     n, d = rows.shape
     centers = centers_bytes(n_clusters, d, device)
+    narrow = rows.dtype.kind in "biu" and rows.dtype.itemsize <= 2 and not issparse(rows)
+    # In float32 on the host, and on a GPU in float32 beside what was sent there.
+    each = 0 if narrow else 4
+    if device.kind != "cpu":
+        each = 4 + (rows.dtype.itemsize if narrow else 4)
+    if is_source(rows):
+        each += rows.dtype.itemsize
+    copies = each * n * d
+    if memory == "auto" and copies + centers + n * (ROW_BYTES + 8 * n_clusters) <= UNASKED:
+        return Plan(True, UNASKED)
     room = _room(n, memory) - centers
     if room < 0 and memory != "auto":
         needed = (PROCESS_BYTES + n * ROW_BYTES + centers) / 1e9
@@ -101,14 +113,6 @@ def plan(rows: Any, n_clusters: int, device: Device, memory: int | str) -> Plan:
             f"features, and {PROCESS_BYTES / 1e6:.0f} MB for all, which is {needed:.2f} GB."
         )
     check_free(n * ROW_BYTES + centers, f"to fit {n} rows of {d} features to {n_clusters} centers")
-    narrow = rows.dtype.kind in "biu" and rows.dtype.itemsize <= 2 and not issparse(rows)
-    # In float32 on the host, and on a GPU in float32 beside what was sent there.
-    each = 0 if narrow else 4
-    if device.kind != "cpu":
-        each = 4 + (rows.dtype.itemsize if narrow else 4)
-    if is_source(rows):
-        each += rows.dtype.itemsize
-    copies = each * n * d
     keep = copies <= room
     if not keep and issparse(rows):
         raise MemoryError(
@@ -135,8 +139,7 @@ def check_free(nbytes: int, what: str) -> None:
     MemoryError
         Names what is to be done, and what is free.
     """
-    free = free_bytes()
-    if nbytes > free:
+    if nbytes > UNASKED and nbytes > (free := free_bytes()):
         raise MemoryError(
             f"{what} takes {nbytes / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free: reduce "
             "the number of features first, for example with sklearn.decomposition.TruncatedSVD."
