@@ -17,7 +17,13 @@ from mnist_kmeans_mlx.engine.host.nearest import HostComparison
 from mnist_kmeans_mlx.engine.host.way import HostWay
 from mnist_kmeans_mlx.engine.mlx.nearest import MlxComparison
 from mnist_kmeans_mlx.engine.mlx.way import MlxWay
+from mnist_kmeans_mlx.engine.plain import PlainWay
 from mnist_kmeans_mlx.engine.points import Float64, Index, Points
+from mnist_kmeans_mlx.engine.seeding.sampling import Source
+
+# Numbers of rows, and scores, up to which one piece is quicker than threads and bounds: measured by
+# scripts/bench_shapes.py --crossing.
+SMALL = 1 << 17
 
 
 class Clusters(Protocol):
@@ -88,9 +94,7 @@ class Way(Protocol):
     def seeds_together(self, k: int, n: int) -> bool:
         """Whether `n` seedings take less time together than one by one."""
 
-    def seed(
-        self, k: int, sources: Sequence[np.random.RandomState], trials: int
-    ) -> list[tuple[Index, Any]]:
+    def seed(self, k: int, sources: Sequence[Source], trials: int) -> list[tuple[Index, Any]]:
         """Greedy k-means++ from each of several sources of draws.
 
         Returns for each the numbers of the chosen rows among all ranks' ``(k,)``, and labels: which
@@ -110,12 +114,20 @@ def choose(points: Points, k: int, algorithm: str = "auto") -> Way:
     algorithm : {"auto", "lloyd", "elkan"}
         "lloyd" compares all, "elkan" keeps bounds, "auto" takes what is quicker.
     """
+    if algorithm == "auto" and is_small(points, k):
+        return PlainWay(points)
     on_device = algorithm == "lloyd" or (algorithm == "auto" and points.device.kind != "cpu")
     # The device's sums have no more than `GRID` digits.
     if on_device and not points.is_deep:
         on_gpu = points.device.kind != "cpu"
         return MlxWay(points, otherwise=cache(lambda: HostWay(points)), seeds=on_gpu)
     return HostWay(points)
+
+
+def is_small(points: Points, k: int) -> bool:
+    """Whether a step takes less time in one piece than by threads and bounds."""
+    dense = isinstance(points.rows, np.ndarray) and points.group.size == 1
+    return dense and points.keep and points.n * max(k, points.d) <= SMALL
 
 
 def comparing(device: Device) -> type[HostComparison] | type[MlxComparison]:
