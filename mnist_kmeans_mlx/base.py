@@ -113,7 +113,6 @@ class BaseKMeans(
     # The fitted arrays that `predict` and `transform` look at.
     _answering: tuple[str, ...] = ("cluster_centers_",)
 
-    @on_threads
     def predict(self, X: Any) -> npt.NDArray[np.int32]:
         """Nearest centre of each row.
 
@@ -156,7 +155,6 @@ class BaseKMeans(
         """
         return self.fit(X, sample_weight=sample_weight).labels_
 
-    @on_threads
     def transform(self, X: Any) -> npt.NDArray[Any]:
         """Distances of each row to each centre.
 
@@ -194,7 +192,6 @@ class BaseKMeans(
         self.fit(X, sample_weight=sample_weight)
         return self._transform(self._validate_rows(X, reset=False))
 
-    @on_threads
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Negative inertia of `X`.
 
@@ -306,7 +303,7 @@ class BaseKMeans(
         way: Way,
         init: Any,
         n_clusters: int,
-        random_state: np.random.RandomState,
+        random_state: Any,
         mean: Any = 0,
     ) -> tuple[Float64, Any | None]:
         """Centres to start from, and labels: which is nearest to each row, where that is known.

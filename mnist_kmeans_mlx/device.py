@@ -157,7 +157,10 @@ class Device:
             with mx.stream(self.mlx):
                 return function(item)
 
+        items = list(items)
         with self.threads():
+            if len(items) <= 1:  # to wake threads takes a while
+                return [call(item) for item in items]
             return helpers(self.workers - 1).map(call, items)
 
     @contextmanager

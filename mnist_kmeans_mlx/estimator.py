@@ -36,7 +36,7 @@ from mnist_kmeans_mlx.engine import sphere
 from mnist_kmeans_mlx.engine.lloyd import Observer, Restart, Run, State, iterate, side_by_side
 from mnist_kmeans_mlx.engine.points import Float64, Points, Stage, unwatched
 from mnist_kmeans_mlx.engine.restarts import Restarts, Standing, Start
-from mnist_kmeans_mlx.engine.seeding.sampling import default_trials, split
+from mnist_kmeans_mlx.engine.seeding.sampling import Draws, Source, default_trials
 from mnist_kmeans_mlx.engine.ways import Choice, Way, choose, decide
 from mnist_kmeans_mlx.memory import is_source, plan
 from mnist_kmeans_mlx.progress import History, announce_end, announcer
@@ -258,7 +258,10 @@ n_features), default="k-means++"
         mean = self._mean_for(init, points.rows)
         at = Standing() if keeper is None else keeper.begin(self, X, way, random_state)
 
-        seed = self._starts(way, at, init, random_state, mean, project)
+        def position() -> Any:
+            return None if keeper is None else random_state.get_state(legacy=False)
+
+        seed = self._starts(way, at, init, random_state, position, mean, project)
 
         def begin(restart: int, start: Start, observe: Observer) -> Restart:
             observers = [announcer(points, self._cost)] if self.verbose else []
@@ -340,6 +343,7 @@ n_features), default="k-means++"
         at: Standing,
         init: Any,
         random_state: np.random.RandomState,
+        position: Callable[[], Any],
         mean: Any,
         project: Callable[[Float64], Float64] | None,
     ) -> Callable[[int], tuple[Start, Any]]:
@@ -352,27 +356,27 @@ n_features), default="k-means++"
                 return State.first(project(centers))
             return State.first(centers, labels)
 
-        def begin(source: np.random.RandomState) -> State:
+        def begin(source: Source) -> State:
             with points.stage("seeding"):
                 return first(*self._seed(way, init, k, source, mean))
 
         ready: dict[int, tuple[Start, Any]] = {}
         if at.state is not None:
-            ready[at.restart] = at.state, random_state.get_state(legacy=False)
+            ready[at.restart] = at.state, position()
         left = range(at.restart + len(ready), self._n_init)
         if plus_plus and way.seeds_together(k, len(left)):
-            drawn = [(split(random_state, k), random_state.get_state(legacy=False)) for _ in left]
+            drawn = [(Draws(random_state, k), position()) for _ in left]
             with points.stage("seeding"):
                 found = way.seed(k, [source for source, _ in drawn], default_trials(k))
-            for restart, (_, position), (rows, labels) in zip(left, drawn, found, strict=True):
-                ready[restart] = first(points.pick(rows), labels), position
+            for restart, (_, place), (rows, labels) in zip(left, drawn, found, strict=True):
+                ready[restart] = first(points.pick(rows), labels), place
 
         def seed(restart: int) -> tuple[Start, Any]:
             if restart in ready:
                 return ready.pop(restart)
             # Only drawn here: as many can be seeded at a time as iterate.
-            start = partial(begin, split(random_state, k)) if plus_plus else begin(random_state)
-            return start, random_state.get_state(legacy=False)
+            start = partial(begin, Draws(random_state, k)) if plus_plus else begin(random_state)
+            return start, position()
 
         return seed
 

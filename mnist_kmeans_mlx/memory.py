@@ -23,6 +23,8 @@ PROCESS_BYTES = 400_000_000
 # the rows' frame and of the units they are summed in; and each thread those of what it sums. In
 # how many forms it has the rows that it sums.
 CENTERS, CENTERS_OF_THREAD, FORMS = 12, 4, 4
+# What is free at any rate: to find out what else is takes longer than to cluster a few rows.
+UNASKED = 8 << 20
 
 _UNITS = {"": 1, "b": 1}
 _UNITS |= {f"{prefix}b": 1000**power for power, prefix in enumerate("kmgt", 1)}
@@ -103,15 +105,6 @@ def plan(
     """
     n, d = rows.shape
     centers = centers_bytes(n_clusters, d, device)
-    room = _room(n, memory) - centers
-    if room < 0 and memory != "auto":
-        needed = (PROCESS_BYTES + n * ROW_BYTES + centers) / 1e9
-        raise MemoryError(
-            f"memory={memory!r} is too little for {n} rows: a fit takes {ROW_BYTES} bytes of each "
-            f"besides the row itself, {centers / 1e6:.0f} MB for {n_clusters} centers of {d} "
-            f"features, and {PROCESS_BYTES / 1e6:.0f} MB for all, which is {needed:.2f} GB."
-        )
-    check_free(n * ROW_BYTES + centers, f"to fit {n} rows of {d} features to {n_clusters} centers")
     narrow = rows.dtype.kind in "biu" and rows.dtype.itemsize <= 2 and not issparse(rows)
     # In float32 on the host; on a device as bytes or two float32, of what weights make of them too.
     each, there = 0 if narrow else 4, 0
@@ -121,6 +114,17 @@ def plan(
     if is_source(rows):
         each += rows.dtype.itemsize
     copies = each * n * d
+    if memory == "auto" and copies + centers + n * (ROW_BYTES + 8 * n_clusters) <= UNASKED:
+        return Plan(True, UNASKED)
+    room = _room(n, memory) - centers
+    if room < 0 and memory != "auto":
+        needed = (PROCESS_BYTES + n * ROW_BYTES + centers) / 1e9
+        raise MemoryError(
+            f"memory={memory!r} is too little for {n} rows: a fit takes {ROW_BYTES} bytes of each "
+            f"besides the row itself, {centers / 1e6:.0f} MB for {n_clusters} centers of {d} "
+            f"features, and {PROCESS_BYTES / 1e6:.0f} MB for all, which is {needed:.2f} GB."
+        )
+    check_free(n * ROW_BYTES + centers, f"to fit {n} rows of {d} features to {n_clusters} centers")
     # What is worked on takes a part of a device.
     keep = copies <= room and there * n * d <= device.room // 2
     if not keep and issparse(rows):
@@ -148,8 +152,7 @@ def check_free(nbytes: int, what: str) -> None:
     MemoryError
         Names what is to be done, and what is free.
     """
-    free = free_bytes()
-    if nbytes > free:
+    if nbytes > UNASKED and nbytes > (free := free_bytes()):
         raise MemoryError(
             f"{what} takes {nbytes / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free: reduce "
             "the number of features first, for example with sklearn.decomposition.TruncatedSVD."

@@ -15,7 +15,7 @@ from mnist_kmeans_mlx.bisecting import BisectingKMeans
 from mnist_kmeans_mlx.checkpoint import Checkpoint, CheckpointError
 from mnist_kmeans_mlx.datasets import DatasetError, load_matrix, load_mnist
 from mnist_kmeans_mlx.datasets.mnist import idx_bytes
-from mnist_kmeans_mlx.engine.host.way import HostWay
+from mnist_kmeans_mlx.engine.plain import PlainWay
 from mnist_kmeans_mlx.estimator import KMeans
 from mnist_kmeans_mlx.minibatch import MiniBatchKMeans
 from mnist_kmeans_mlx.persistence import ModelError, load_model, save_model, tensors
@@ -159,7 +159,7 @@ def interrupted_fit(path, matrix, after=7):
     fit = new_fit()
     try:
         # Side by side what is told of restarts depends on their pace.
-        with mock.patch.object(HostWay, "side_by_side", return_value=(1, 1)):
+        with mock.patch.object(PlainWay, "side_by_side", return_value=(1, 1)):
             checkpoint.fit(fit, matrix)
     except KeyboardInterrupt:
         return

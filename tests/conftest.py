@@ -57,6 +57,14 @@ def backend(request):
     return taken_for_gpu() if request.param == "as a gpu" else resolve(request.param)
 
 
+@pytest.fixture(scope="session", params=["plain", "host", "mlx"])
+def make_way(request):
+    """Each way: ``make_way(rows, weights=None)``, on the device under test."""
+    from doubles import WAYS
+
+    return WAYS[request.param]
+
+
 @pytest.fixture(scope="session")
 def mnist():
     from mnist_kmeans_mlx.datasets import load_mnist

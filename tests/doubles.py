@@ -3,6 +3,10 @@
 import mlx.core as mx
 
 from mnist_kmeans_mlx.device import Device, resolve
+from mnist_kmeans_mlx.engine.host.way import HostWay
+from mnist_kmeans_mlx.engine.mlx.way import MlxWay
+from mnist_kmeans_mlx.engine.plain import PlainWay
+from mnist_kmeans_mlx.engine.points import Points
 
 
 def taken_for_gpu():
@@ -43,3 +47,20 @@ def make_device(name, multiplier="float32", **changes):
     return MULTIPLIERS[multiplier](
         kind, found.mlx, found.host_matmul, **{"chunk_bytes": found.chunk_bytes, **changes}
     )
+
+
+def plain(rows, weights=None):
+    return PlainWay(Points(rows, resolve("cpu"), weights))
+
+
+def host(rows, weights=None):
+    return HostWay(Points(rows, resolve("cpu"), weights))
+
+
+def on_mlx(rows, weights=None):
+    found = resolve()
+    points = Points(rows, found if found.kind != "cpu" else taken_for_gpu(), weights)
+    return HostWay(points) if points.is_deep else MlxWay(points, lambda: HostWay(points))
+
+
+WAYS = {"plain": plain, "host": host, "mlx": on_mlx}

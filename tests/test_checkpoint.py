@@ -14,7 +14,7 @@ from sklearn import cluster
 from mnist_kmeans_mlx.bisecting import BisectingKMeans
 from mnist_kmeans_mlx.checkpoint import Checkpoint, CheckpointError
 from mnist_kmeans_mlx.device import Device, resolve
-from mnist_kmeans_mlx.engine.host.way import HostWay
+from mnist_kmeans_mlx.engine.plain import PlainWay
 from mnist_kmeans_mlx.estimator import KMeans
 from mnist_kmeans_mlx.persistence.record import read_snapshot
 from mnist_kmeans_mlx.progress import History
@@ -59,7 +59,7 @@ def stop_after(
 
     checkpoint.note = count
     try:
-        with mock.patch.object(HostWay, "side_by_side", return_value=(side_by_side, 1)):
+        with mock.patch.object(PlainWay, "side_by_side", return_value=(side_by_side, 1)):
             checkpoint.fit(estimator, X, sample_weight)
     except error:
         return checkpoint
@@ -181,7 +181,7 @@ def test_an_interrupt_leaves_the_best_so_far(rows, path, make):
     assert_same(Checkpoint(path, resume=True).fit(make(), rows), make().fit(rows))
 
 
-@pytest.mark.parametrize("during", ["frame.Frame.of", "host.way.HostWay.seed"])
+@pytest.mark.parametrize("during", ["frame.Frame.of", "plain.PlainWay.seed"])
 def test_an_interrupt_before_the_first_iteration_leaves_nothing(
     rows, path, make, monkeypatch, during
 ):
@@ -354,7 +354,7 @@ DIES = """
 import os, signal, sys
 import numpy as np
 from mnist_kmeans_mlx import Checkpoint, KMeans
-from mnist_kmeans_mlx.engine.host.way import HostWay
+from mnist_kmeans_mlx.engine.plain import PlainWay
 
 moment, path, rows, device = sys.argv[1:]
 writes = 0
@@ -370,7 +370,7 @@ def die(*args):
 setattr(os, moment, die)
 checkpoint = Checkpoint(path, iterations=1)
 note = checkpoint.note
-HostWay.side_by_side = lambda self, k: (1, 1)
+PlainWay.side_by_side = lambda self, k: (1, 1)
 checkpoint.note = lambda *how_far: (setattr(checkpoint, "_cost", 0), note(*how_far))
 checkpoint.fit(KMeans(9, n_init=3, random_state=4, device=device), np.load(rows))
 """

@@ -10,7 +10,6 @@ from mnist_kmeans_mlx.engine.points import Points
 from mnist_kmeans_mlx.engine.seeding.start import draw
 from mnist_kmeans_mlx.engine.ways import choose
 
-ALGORITHMS = ("auto", "lloyd", "elkan")
 DTYPES = (np.uint8, np.int64, np.float16, np.float32, np.float64)
 
 
@@ -34,12 +33,12 @@ def problems(draw):
     return rows, start
 
 
-def check(rows, start, algorithm, backend, weights=None, **limits):
+def check(rows, start, make_way, weights=None, **limits):
     rows64 = rows.astype(np.float64)
-    points = Points(rows, backend, weights)
+    way = make_way(rows, weights)
+    points = way.points
     limits = {"max_iter": 300, "tol": 1e-4, **limits}
     expected = oracle.kmeans(rows, rows64[start], weights=weights, **limits)
-    way = choose(points, len(start), algorithm)
     limits["tol"] *= way.mean_variance
     run = lloyd(way, rows64[start], **limits)
 
@@ -64,55 +63,51 @@ def points_weights(points):
     return np.ones(points.n) if points.weights is None else points.weights
 
 
-@given(problem=problems(), algorithm=st.sampled_from(ALGORITHMS))
-def test_agrees_with_float64(problem, algorithm, backend):
+@given(problem=problems())
+def test_agrees_with_float64(problem, make_way):
     rows, start = problem
-    check(rows, start, algorithm, backend)
+    check(rows, start, make_way)
 
 
-@given(problem=problems(), algorithm=st.sampled_from(ALGORITHMS), data=st.data())
-def test_agrees_with_float64_weighted(problem, algorithm, data, backend):
+@given(problem=problems(), data=st.data())
+def test_agrees_with_float64_weighted(problem, data, make_way):
     rows, start = problem
     weights = np.array(
         data.draw(st.lists(st.integers(0, 3), min_size=len(rows), max_size=len(rows)))
     )
     if weights.sum() == 0:
         weights[0] = 1
-    check(rows, start, algorithm, backend, weights=weights.astype(np.float64))
+    check(rows, start, make_way, weights=weights.astype(np.float64))
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("kind", oracle.KINDS)
-def test_many_rows(kind, algorithm, backend):
+def test_many_rows(kind, make_way):
     rows = oracle.make_rows(kind, 3000, 30, seed=1)
-    check(rows, np.arange(17), algorithm, backend)
+    check(rows, np.arange(17), make_way)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("limits", [{"max_iter": 1}, {"max_iter": 4}, {"tol": 0.0}, {"tol": 0.3}])
-def test_stops_by_the_same_rule(limits, algorithm, backend):
+def test_stops_by_the_same_rule(limits, make_way):
     rows = oracle.make_rows("normal", 800, 6, seed=2)
-    check(rows, np.arange(9), algorithm, backend, **limits)
+    check(rows, np.arange(9), make_way, **limits)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_fills_empty_clusters(algorithm, backend):
+def test_fills_empty_clusters(make_way):
     rows = oracle.make_rows("normal", 200, 3, seed=3)
     far = np.full((4, 3), 1e3) + np.arange(4)[:, None]
     start = np.concatenate([rows[:3], far])
-    points = Points(rows, backend)
-    way = choose(points, 7, algorithm)
+    way = make_way(rows)
     run = lloyd(way, start, max_iter=300, tol=1e-4 * way.mean_variance)
     labels, inertia, centers, n_iter = oracle.kmeans(rows, start)
     np.testing.assert_array_equal(run.labels, labels)
     np.testing.assert_allclose(run.centers, centers, atol=1e-9)
     assert len(np.unique(run.labels)) == 7
-    assert (points.squared(run.inertia), run.n_iter) == (pytest.approx(inertia), n_iter)
+    assert (way.points.squared(run.inertia), run.n_iter) == (pytest.approx(inertia), n_iter)
 
 
-def test_observer_sees_every_iteration(backend):
+def test_observer_sees_every_iteration(make_way):
     rows = oracle.make_rows("normal", 300, 4, seed=4)
-    way = choose(Points(rows, backend), 5)
+    way = make_way(rows)
     seen = []
     run = lloyd(way, rows[:5], max_iter=50, tol=0, observe=lambda state: seen.append(state.n_iter))
     assert seen == list(range(1, run.n_iter + 1))

@@ -13,6 +13,7 @@ from mnist_kmeans_mlx.engine import ways
 from mnist_kmeans_mlx.engine.host.way import HostWay
 from mnist_kmeans_mlx.engine.mlx import probe
 from mnist_kmeans_mlx.engine.mlx.way import MlxWay
+from mnist_kmeans_mlx.engine.plain import PlainWay
 from mnist_kmeans_mlx.engine.points import Points
 from mnist_kmeans_mlx.engine.ways import choose, decide
 
@@ -31,15 +32,24 @@ FREE = replace(taken_for_gpu(), optional=True)
 )
 def test_what_is_asked_for_is_taken(device, algorithm, name):
     assert decide(device, algorithm, 60_000, 784, 20).name == name
-    points = Points(oracle.make_rows("normal", 50, 3, seed=0), device)
+    points = Points(oracle.make_rows("normal", 3000, 50, seed=0), device)
     way = choose(points, 3, algorithm)
     assert type(way) is {"host": HostWay, "mlx": MlxWay}[name]
     assert way.why.startswith(f"{name}: ")
 
 
-@pytest.mark.parametrize(("n", "d", "k"), [(150, 4, 3), (1_000_000, 2, 8), (1000, 784, 10)])
-def test_small_and_narrow_data_stay_on_the_host(n, d, k):
-    assert decide(FREE, "auto", n, d, k).name == "host"
+@pytest.mark.parametrize(
+    ("n", "d", "k", "name"),
+    [(150, 4, 3, "plain"), (1_000_000, 2, 8, "host"), (999, 784, 9, "host")],
+)
+def test_small_and_narrow_data_stay_on_the_host(n, d, k, name):
+    assert decide(FREE, "auto", n, d, k).name == name
+
+
+def test_little_goes_in_one_piece_if_it_is_one():
+    rows = oracle.make_rows("normal", 60, 3, seed=0)
+    assert type(choose(Points(rows, resolve("cpu")), 3)) is PlainWay
+    assert type(choose(Points(rows, resolve("cpu"), keep=False), 3)) is HostWay
 
 
 @pytest.mark.parametrize(("factor", "name"), [(30, "mlx"), (0.3, "host")])

@@ -3,6 +3,8 @@
 Begin with `lloyd`, the loop: assign, average, stop. It does not know who assigns: that is a *way*,
 and `ways` holds what all ways have in common, and chooses one.
 
+- `plain`: the plain way. float64, in one piece: what all ways equal, and small data takes. Read it
+  first.
 - `mlx`: the MLX way. From rows to labels on the device, in large steps. Begin with `mlx.way`.
 - `host`: the host's way. NumPy on all cores, which compares less by bounds. Begin with `host.way`.
 - `restarts`: the best of several runs; `seeding`: where they start; `means`: the M-step.

@@ -163,7 +163,8 @@ class Points:
     def raw(self, index: Index | slice | list[int], dtype: Any = np.float64) -> npt.NDArray[Any]:
         """Rows as given, in float64 or another dtype."""
         rows = self.given(index)
-        return (rows.toarray() if hasattr(rows, "toarray") else rows).astype(dtype)
+        given = rows.toarray() if hasattr(rows, "toarray") else rows
+        return given.astype(dtype, copy=isinstance(index, slice))
 
     def given(self, index: Index | slice | list[int]) -> Any:
         """Rows as they came, not necessarily copied."""
@@ -176,6 +177,8 @@ class Points:
 
         Every rank has to ask for the same, and gets them.
         """
+        if self.group.size == 1:
+            return self.raw(index) if values is None else values[index]
         owner = np.searchsorted(self.ends, index, side="right")
         mine = index[owner == self.group.rank] - self.offset
         found = self.group.gather(self.raw(mine) if values is None else values[mine])

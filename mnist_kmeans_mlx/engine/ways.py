@@ -19,8 +19,13 @@ from mnist_kmeans_mlx.engine.host.way import HostWay
 from mnist_kmeans_mlx.engine.mlx.nearest import MlxComparison
 from mnist_kmeans_mlx.engine.mlx.probe import check, speed
 from mnist_kmeans_mlx.engine.mlx.way import MlxWay
+from mnist_kmeans_mlx.engine.plain import PlainWay
 from mnist_kmeans_mlx.engine.points import Float64, Index, Points
+from mnist_kmeans_mlx.engine.seeding.sampling import Source
 
+# Numbers of rows, and scores, up to which one piece is quicker than threads and bounds: measured by
+# scripts/bench_shapes.py --crossing.
+ONE_PIECE = 1 << 17
 # With fewer products in an iteration, or in a row, a GPU is not asked.
 SMALL, NARROW = 1 << 24, 1 << 7
 # What a fit is taken for: how many iterations; the share of all comparisons that bounds leave, in
@@ -104,9 +109,7 @@ class Way(Protocol):
     def seeds_together(self, k: int, n: int) -> bool:
         """Whether `n` seedings take less time together than one by one."""
 
-    def seed(
-        self, k: int, sources: Sequence[np.random.RandomState], trials: int
-    ) -> list[tuple[Index, Any]]:
+    def seed(self, k: int, sources: Sequence[Source], trials: int) -> list[tuple[Index, Any]]:
         """Greedy k-means++ from each of several sources of draws.
 
         Returns for each the numbers of the chosen rows among all ranks' ``(k,)``, and labels: which
@@ -120,7 +123,7 @@ class Choice:
 
     Attributes
     ----------
-    name : {"host", "mlx"}
+    name : {"plain", "host", "mlx"}
     why : str
         A sentence without its full stop.
     seconds : dict of str to float
@@ -150,10 +153,12 @@ def decide(
         return Choice("host", "algorithm='elkan' keeps bounds, on the host")
     if algorithm == "lloyd" and not device.optional:
         return Choice("mlx", "algorithm='lloyd' compares all rows, as MLX operations")
+    if device.kind != "cpu" and not device.optional:
+        return Choice("mlx", "device='gpu' was asked for")
+    if n * max(k, d) <= ONE_PIECE:
+        return Choice("plain", "so little is quicker in one piece")
     if device.kind == "cpu":
         return Choice("host", "on a CPU bounds save most comparisons")
-    if not device.optional:
-        return Choice("mlx", "device='gpu' was asked for")
     if n * d * k < SMALL or d * k < NARROW:
         return Choice("host", "so little work would not keep a GPU busy")
     seconds = {
@@ -201,17 +206,25 @@ def choose(points: Points, k: int, algorithm: str = "auto", choice: Choice | Non
     """
     device = points.device
     choice = choice or decide(device, algorithm, points.n, points.d, k)
-    way: HostWay | MlxWay
-    if choice.name == "mlx" and not points.is_deep:
+    name, why = choice.name, choice.why
+    if name == "mlx" and points.is_deep:
+        name, why = "host", "a few rows are far larger than the others, and sums need more digits"
+    if name == "plain" and not _in_one_piece(points):
+        name, why = "host", "rows that are read in parts, sparse, or on several ranks"
+    way: PlainWay | HostWay | MlxWay
+    if name == "mlx":
         check(device)
         otherwise = cache(lambda: HostWay(points))
         way = MlxWay(points, otherwise, seeds=device.kind != "cpu")
     else:
-        way = HostWay(points)
-    way.why = f"{choice.name}: {choice.why}"
-    if choice.name == "mlx" and points.is_deep:
-        way.why = "host: a few rows are far larger than the others, and sums need more digits"
+        way = PlainWay(points) if name == "plain" else HostWay(points)
+    way.why = f"{name}: {why}"
     return way
+
+
+def _in_one_piece(points: Points) -> bool:
+    """Whether one process holds all rows, as an array."""
+    return isinstance(points.rows, np.ndarray) and points.group.size == 1 and points.keep
 
 
 def comparing(device: Device) -> type[HostComparison] | type[MlxComparison]:

@@ -8,10 +8,15 @@ import numpy as np
 
 from mnist_kmeans_mlx.device import slices
 from mnist_kmeans_mlx.engine.exact import joined
-from mnist_kmeans_mlx.engine.host.plus_plus import exact_distances
 from mnist_kmeans_mlx.engine.host.rows import HostRows
 from mnist_kmeans_mlx.engine.points import Float64, Index, Labels
-from mnist_kmeans_mlx.engine.seeding.sampling import WeightedSampling, default_trials, first_row
+from mnist_kmeans_mlx.engine.seeding.sampling import (
+    Source,
+    WeightedSampling,
+    default_trials,
+    exact_distances,
+    first_row,
+)
 
 
 def pays(rows: HostRows, k: int, n: int) -> bool:
@@ -25,7 +30,7 @@ def pays(rows: HostRows, k: int, n: int) -> bool:
 
 
 def plus_plus(
-    rows: HostRows, k: int, sources: Sequence[np.random.RandomState], trials: int
+    rows: HostRows, k: int, sources: Sequence[Source], trials: int
 ) -> list[tuple[Index, Labels]]:
     """What `plus_plus.plus_plus` chooses from each of several sources, a step of all at a time.
 
@@ -65,13 +70,11 @@ class _Seedings:
         For each seeding the step that chose the row nearest to each.
     """
 
-    def __init__(
-        self, rows: HostRows, sources: Sequence[np.random.RandomState], trials: int
-    ) -> None:
+    def __init__(self, rows: HostRows, sources: Sequence[Source], trials: int) -> None:
         self.rows, self.points, self.sources, self.trials = rows, rows.points, sources, trials
         points = rows.points
         self.nearest = np.zeros((len(sources), points.n), dtype=np.int32)
-        self._exact = exact_distances(rows)
+        self._exact = exact_distances(points, rows.largest_norm_sq)
         # Squared distances to the rows chosen so far, and with each candidate as well.
         self._closest = np.full((len(sources), points.n), np.inf)
         self._left = np.empty((len(sources), trials, points.n))

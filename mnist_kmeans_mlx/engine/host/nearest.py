@@ -13,6 +13,8 @@ from mnist_kmeans_mlx.engine.points import Float32, Index, Labels
 
 # Bytes of float32 rows, or of scores, that a core works on at once: they stay in its cache.
 BLOCK = 1 << 20
+# Products of numbers for which no BLAS wakes a thread.
+SMALL = 1 << 17
 
 
 class HostComparison:
@@ -38,8 +40,8 @@ class HostComparison:
 
     def each(self, function: Callable[[slice], None], n: int) -> None:
         """Call a function with blocks of `n` rows."""
-        if n <= self._step:
-            function(slice(0, n))  # to wake threads takes longer than a few rows
+        if n * self._factor.size <= SMALL:
+            function(slice(0, n))  # to keep BLAS to one thread takes longer than a few rows
         else:
             self.device.map(function, slices(n, self._step))
 

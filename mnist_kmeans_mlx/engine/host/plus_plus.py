@@ -14,15 +14,18 @@ from mnist_kmeans_mlx.engine.host.comparison import Comparison, sketched
 from mnist_kmeans_mlx.engine.host.rows import HostRows
 from mnist_kmeans_mlx.engine.host.sketch import Sketch
 from mnist_kmeans_mlx.engine.points import Float64, Index, Labels
-from mnist_kmeans_mlx.engine.seeding.sampling import WeightedSampling, first_row
+from mnist_kmeans_mlx.engine.seeding.sampling import (
+    Source,
+    WeightedSampling,
+    exact_distances,
+    first_row,
+)
 
 # Of one block, the rows that a candidate comes closer to, how close, and what that saves.
 Gain = tuple[Index, Float64, Float64]
 
 
-def plus_plus(
-    rows: HostRows, k: int, random_state: np.random.RandomState, trials: int
-) -> tuple[Index, Labels]:
+def plus_plus(rows: HostRows, k: int, random_state: Source, trials: int) -> tuple[Index, Labels]:
     """Greedy k-means++, with scikit-learn's draws in scikit-learn's order.
 
     Parameters
@@ -66,7 +69,7 @@ def plus_plus(
         closest[part] = rows.distances_sq_to(part, center)
 
     points.host.map(measure, points.host_parts())
-    exact, sketch = exact_distances(rows), rows.sketch(k)
+    exact, sketch = exact_distances(points, rows.largest_norm_sq), rows.sketch(k)
     for step in range(1, k):
         sampling = WeightedSampling(
             points, exact, closest if weights is None else closest * weights
@@ -80,14 +83,6 @@ def plus_plus(
             closest[closer] = distances
             nearest[closer] = step
     return chosen, nearest
-
-
-def exact_distances(rows: HostRows) -> Exact:
-    """How to sum weighted squared distances between rows."""
-    points = rows.points
-    # No two rows are further from one another than twice the largest norm.
-    reach = 4 * float(points.group.max(rows.largest_norm_sq)) * (1 + 1e-9)
-    return points.exact(reach, points.integer, 2 * points.depth)
 
 
 class _Candidates:

@@ -14,6 +14,7 @@ from mnist_kmeans_mlx.engine.host.plus_plus import plus_plus
 from mnist_kmeans_mlx.engine.host.rows import HostRows
 from mnist_kmeans_mlx.engine.host.sums import HostSums
 from mnist_kmeans_mlx.engine.points import Float64, Index, Labels, Points
+from mnist_kmeans_mlx.engine.seeding.sampling import Source
 
 
 class HostWay:
@@ -50,9 +51,7 @@ class HostWay:
         """Whether `n` seedings take less time together than one by one."""
         return joint.pays(self.rows, k, n)
 
-    def seed(
-        self, k: int, sources: Sequence[np.random.RandomState], trials: int
-    ) -> list[tuple[Index, Labels]]:
+    def seed(self, k: int, sources: Sequence[Source], trials: int) -> list[tuple[Index, Labels]]:
         """Greedy k-means++ from each of several sources of draws."""
         if len(sources) > 1 and self.seeds_together(k, len(sources)):
             return joint.plus_plus(self.rows, k, sources, trials)

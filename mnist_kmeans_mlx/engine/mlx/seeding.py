@@ -21,7 +21,7 @@ from mnist_kmeans_mlx.engine.mlx.crossing import fetch
 from mnist_kmeans_mlx.engine.mlx.rows import DeviceRows
 from mnist_kmeans_mlx.engine.mlx.step import compact
 from mnist_kmeans_mlx.engine.points import GRID, Float64, Index
-from mnist_kmeans_mlx.engine.seeding.sampling import first_row
+from mnist_kmeans_mlx.engine.seeding.sampling import Source, first_row
 
 # Numbers whose running sum is made anew where a draw falls among them.
 RUN = 1024
@@ -36,7 +36,7 @@ class UndecidedError(Exception):
 
 
 def plus_plus(
-    rows: DeviceRows, k: int, sources: Sequence[np.random.RandomState], trials: int
+    rows: DeviceRows, k: int, sources: Sequence[Source], trials: int
 ) -> list[tuple[Index, mx.array]]:
     """Seeds from each of several sources of draws.
 
@@ -99,7 +99,7 @@ class Products:
         )
 
     def seed(
-        self, k: int, first: Index, sources: Sequence[np.random.RandomState], trials: int
+        self, k: int, first: Index, sources: Sequence[Source], trials: int
     ) -> list[tuple[Index, mx.array]]:
         """Choose rows, from those to begin with ``(r,)``."""
         n = self.rows.points.n
@@ -167,9 +167,7 @@ class Differences:
         # Squares of norms, which are rounded up, stand for squared norms.
         self._slope, self._constant = slope, constant + 1e-5
 
-    def seed(
-        self, k: int, first: int, source: np.random.RandomState, trials: int
-    ) -> tuple[Index, mx.array]:
+    def seed(self, k: int, first: int, source: Source, trials: int) -> tuple[Index, mx.array]:
         """Choose rows, from one to begin with."""
         n = self.rows.points.n
         chosen = [first]

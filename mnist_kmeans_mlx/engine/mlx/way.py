@@ -15,6 +15,7 @@ from mnist_kmeans_mlx.engine.mlx.rows import DeviceRows
 from mnist_kmeans_mlx.engine.mlx.seeding import UndecidedError, plus_plus
 from mnist_kmeans_mlx.engine.mlx.step import FEWEST, compact, larger, membership, nearest, sums_by
 from mnist_kmeans_mlx.engine.points import Float64, Index, Labels, Points
+from mnist_kmeans_mlx.engine.seeding.sampling import Source
 
 # Most centres that rows are compared with at a time where restarts go side by side.
 WIDEST = 4096
@@ -71,9 +72,7 @@ class MlxWay:
         """Whether `n` seedings take less time together than one by one."""
         return n > 1
 
-    def seed(
-        self, k: int, sources: Sequence[np.random.RandomState], trials: int
-    ) -> list[tuple[Index, Any]]:
+    def seed(self, k: int, sources: Sequence[Source], trials: int) -> list[tuple[Index, Any]]:
         """Greedy k-means++ from each of several sources of draws."""
         if not (self._seeds and self.rows.held):
             return self._otherwise().seed(k, sources, trials)

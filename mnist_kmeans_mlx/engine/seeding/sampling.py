@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -61,7 +60,7 @@ class WeightedSampling:
         return slices(self.points.n, BLOCK)
 
 
-def first_row(points: Points, random_state: np.random.RandomState) -> Index:
+def first_row(points: Points, random_state: Source) -> Index:
     """Number of one row, drawn by weight, as an array."""
     weights = np.ones(points.n) if points.weights is None else points.weights
     sampling = WeightedSampling(points, points.exact(1, whole=True), weights)
@@ -95,16 +94,46 @@ def random_rows(points: Points, k: int, random_state: np.random.RandomState) -> 
     return chosen
 
 
+def exact_distances(points: Points, largest_norm_sq: float) -> Exact:
+    """How to sum weighted squared distances between rows, given this rank's largest norm."""
+    # No two rows are further from one another than twice the largest norm.
+    reach = 4 * float(points.group.max(largest_norm_sq)) * (1 + 1e-9)
+    return points.exact(reach, points.integer, 2 * points.depth)
+
+
 def default_trials(k: int) -> int:
     """Candidates per step of greedy k-means++."""
     return 2 + int(np.log(k))
 
 
-def split(random_state: np.random.RandomState, k: int) -> np.random.RandomState:
-    """Source of the draws that `plus_plus` takes from another, which then go on after them.
+class Draws:
+    """Draws that k-means++ takes, taken ahead from their source, which then goes on after them.
 
-    How many these are does not depend on the rows: several can be seeded at a time.
+    How many these are does not depend on the rows: several can be seeded at a time. It stands in
+    for a `RandomState`, a copy of which takes longer than to cluster a few rows.
     """
-    own = deepcopy(random_state)
-    random_state.random_sample(1 + (k - 1) * default_trials(k))
-    return own
+
+    def __init__(self, random_state: np.random.RandomState, k: int) -> None:
+        self._drawn = random_state.random_sample(1 + (k - 1) * default_trials(k))
+        self._next = 0
+
+    def random_sample(self) -> float:
+        """The next one."""
+        return float(self.uniform(1)[0])
+
+    def uniform(self, size: int) -> Float64:
+        """The next ones."""
+        self._next += size
+        return self._drawn[self._next - size : self._next]
+
+    def get_state(self) -> Any:
+        """Which one is next."""
+        return self._next
+
+    def set_state(self, state: Any) -> None:
+        """Go back there."""
+        self._next = state
+
+
+# What k-means++ draws from.
+Source = np.random.RandomState | Draws

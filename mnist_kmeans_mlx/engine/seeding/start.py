@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from mnist_kmeans_mlx.engine.points import Index
 from mnist_kmeans_mlx.engine.seeding.parallel import parallel
 from mnist_kmeans_mlx.engine.seeding.sampling import default_trials, random_rows
@@ -14,9 +12,7 @@ from mnist_kmeans_mlx.engine.ways import Way
 NAMES = ("k-means++", "k-means||", "random")
 
 
-def draw(
-    way: Way, name: str, k: int, random_state: np.random.RandomState
-) -> tuple[Index, Any | None]:
+def draw(way: Way, name: str, k: int, random_state: Any) -> tuple[Index, Any | None]:
     """Numbers ``(k,)`` of rows to start from, among all ranks'.
 
     Parameters
@@ -27,7 +23,7 @@ def draw(
         How they are chosen.
     k : int
         How many to choose.
-    random_state : numpy.random.RandomState
+    random_state : numpy.random.RandomState, or Draws for k-means++
         Source of the draws.
 
     Returns
