@@ -1,0 +1,125 @@
+"""Arithmetic of sparse rows, a block at a time; none of it makes more than a block dense."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from mnist_kmeans_mlx.device import Device, slices
+from mnist_kmeans_mlx.engine.decision import squared_distances
+
+Float64 = npt.NDArray[np.float64]
+Index = npt.NDArray[np.intp]
+Labels = npt.NDArray[np.int32]
+
+# Numbers that a core works on at once: entries of rows, or what these are multiplied to.
+ENTRIES = 1 << 17
+# Bytes of rows that are made dense at once.
+DENSE_BYTES = 4 << 20
+# Below this share of what was added and subtracted, cancellation has cost a square too many digits.
+CANCELLED = 1e-4
+
+
+def canonical(rows: Any) -> Any:
+    """CSR rows that name each column once, in order: a copy where they do not."""
+    if not rows.has_canonical_format:
+        rows = rows.copy()
+        rows.sum_duplicates()
+    return rows
+
+
+def parts(rows: Any, width: int = 1) -> list[slice]:
+    """Slices of rows that hold some `ENTRIES` numbers, and no more in products of this width."""
+    n, most = rows.shape[0], max(1, ENTRIES // width)
+    found, start = [], 0
+    while start < n:
+        full = int(np.searchsorted(rows.indptr, rows.indptr[start] + ENTRIES, side="right")) - 1
+        stop = min(n, start + most, max(full, start + 1))
+        found.append(slice(start, stop))
+        start = stop
+    return found
+
+
+def block(rows: Any, index: slice | Index) -> Any:
+    """Some of the rows, in float64."""
+    return rows[index].astype(np.float64, copy=False)
+
+
+def of_rows(ufunc: np.ufunc, rows: Any, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """What an operation makes of the values of each row's entries; zero where it has none."""
+    found = np.zeros(rows.shape[0], dtype=values.dtype)
+    full = np.flatnonzero(np.diff(rows.indptr))
+    if len(full) > 0:
+        found[full] = ufunc.reduceat(values, rows.indptr[full])
+    return found
+
+
+def along(rows: Any, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A value of each row, for each of its entries."""
+    return np.repeat(values, np.diff(rows.indptr))
+
+
+def norms_sq(rows: Any) -> Float64:
+    """Squared norms of rows, as they are multiplied with themselves."""
+    squares = sparse.csr_matrix(
+        (np.square(rows.data), rows.indices, rows.indptr), shape=rows.shape, copy=False
+    )
+    found: Float64 = squares @ np.ones(rows.shape[1])
+    return found
+
+
+def add(total: Float64, rows: Any, labels: npt.NDArray[Any], values: Float64) -> None:
+    """Add values of the entries of rows to the sums ``(k, d)`` that these are labelled with."""
+    place = along(rows, labels.astype(np.intp) * rows.shape[1])
+    place += rows.indices
+    np.add.at(total.reshape(-1), place, values)
+
+
+def distances_sq(rows: Any, centers: Float64, owner: npt.NDArray[Any], host: Device) -> Float64:
+    """Squared distances ``(n,)`` of CSR rows, each to its own centre, as differences give them.
+
+    Parameters
+    ----------
+    rows : CSR matrix of shape (n, d)
+    centers : ndarray of shape (k, d), float64
+    owner : ndarray of int, shape (n,)
+        For each row the centre to measure to.
+    host : Device
+        Whose threads share the work.
+    """
+    found = np.empty(rows.shape[0])
+    with np.errstate(over="ignore"):
+        squares = np.square(centers).sum(axis=1)
+
+    def measure(part: slice) -> None:
+        some = block(rows, part)
+        own = centers.reshape(-1)
+        place = along(some, owner[part].astype(np.intp) * centers.shape[1])
+        place += some.indices
+        beside = own[place]
+        with np.errstate(over="ignore", invalid="ignore"):
+            differences = np.square(some.data - beside)
+            # Where a row has nothing, what the centre has is all of the difference.
+            differences -= np.square(beside)
+            whole = squares[owner[part]]
+            result = whole + of_rows(np.add, some, differences)
+            size = whole + of_rows(np.add, some, np.square(some.data))
+            lost = np.flatnonzero(~((result > CANCELLED * size) & (size > 1e-280)))
+        for few in dense_parts(len(lost), rows.shape[1]):
+            index = lost[few]
+            dense = some[index].toarray()
+            fractions, exponents = squared_distances(dense, centers[owner[part][index]])
+            with np.errstate(over="ignore"):
+                result[index] = np.ldexp(fractions, np.maximum(exponents, -2000))
+        found[part] = result
+
+    host.map(measure, parts(rows))
+    return found
+
+
+def dense_parts(n: int, d: int) -> list[slice]:
+    """Slices of `n` rows that may be made dense at once."""
+    return slices(n, max(1, DENSE_BYTES // (8 * d)))

@@ -1,0 +1,112 @@
+"""The way of sparse rows, from rows to labels and sums."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mnist_kmeans_mlx.engine import csr
+from mnist_kmeans_mlx.engine.exact import Exact, joined
+from mnist_kmeans_mlx.engine.points import Float64, Index, Labels, Points
+from mnist_kmeans_mlx.engine.sparse.comparison import SparseComparison
+from mnist_kmeans_mlx.engine.sparse.plus_plus import plus_plus
+
+
+class SparseWay:
+    """Sparse rows: a `Way`.
+
+    Attributes
+    ----------
+    norms_sq : ndarray of shape (n,), float64
+        Squared norms of the scaled rows.
+    """
+
+    def __init__(self, points: Points) -> None:
+        self.points = points
+        self.norms_sq = np.empty(points.n)
+        values, sums = Exact(points.limit, points.total, points.integer), np.zeros(points.d)
+        for part in csr.parts(points.rows):
+            block = csr.block(points.rows, part) * points.scale
+            self.norms_sq[part] = csr.norms_sq(block)
+            np.add.at(sums, block.indices, values.rough(block.data))
+        self.norm_sq, self.mean_variance = points.moments(sums, self.norms_sq)
+
+    def clusters(self, k: int, settled: bool = False) -> SparseClusters:
+        """Of a new restart."""
+        return SparseClusters(self.points, k)
+
+    def assign(self, asked: Sequence[tuple[SparseClusters, Float64]]) -> None:
+        """Give each row to the nearest of some centres."""
+        for clusters, centers in asked:
+            labels, doubtful = SparseComparison(centers, self.points.device).labels(
+                self.points.rows
+            )
+            clusters.begin(labels)
+            clusters.rechecked = doubtful
+
+    def side_by_side(self, k: int) -> tuple[int, int]:
+        """How many threads may each have a restart: one, which takes all."""
+        return 1, 1
+
+    def seeds_together(self, k: int, n: int) -> bool:
+        """Whether `n` seedings take less time together."""
+        return False
+
+    def seed(
+        self, k: int, sources: Sequence[np.random.RandomState], trials: int
+    ) -> list[tuple[Index, None]]:
+        """Greedy k-means++ from each of several sources of draws.
+
+        Labels are left to the first comparison: a distance has one digit less than a score.
+        """
+        found = (plus_plus(self.points, self.norms_sq, k, source, trials) for source in sources)
+        return [(chosen, None) for chosen in found]
+
+
+class SparseClusters:
+    """Labels and sums of one restart: `Clusters`.
+
+    Sums are exact (see `exact`), so that only rows that changed cluster are added and taken away.
+    """
+
+    def __init__(self, points: Points, k: int) -> None:
+        self._points = points
+        self._of_rows, self._of_weights = points.row_sums, points.weight_sums
+        self._row_parts: Float64 = np.zeros((self._of_rows.width, k, points.d))
+        self._weight_parts: Float64 = np.zeros((self._of_weights.width, k))
+        self.labels: Labels = np.full(points.n, -1, dtype=np.int32)
+        self.sums, self.counts = np.zeros((k, points.d)), np.zeros(k)
+        self.changed, self.rechecked = 0, 0
+
+    def begin(self, labels: Labels) -> None:
+        """Take clusters that are known."""
+        points, before, self.labels = self._points, self.labels, labels
+        changed = np.flatnonzero(labels != before)
+        self.changed, self.rechecked = len(changed), 0
+        held = changed[before[changed] >= 0]
+        if 2 * len(held) > points.n:  # to sum all anew takes less
+            self._row_parts[:], self._weight_parts[:] = 0, 0
+            changed, held = np.arange(points.n), held[:0]
+        if self.changed:
+            self._add(changed, labels[changed], 1)
+            self._add(held, before[held], -1)
+        group = points.group
+        self.sums = joined(self._of_rows.over(group, self._row_parts))
+        self.counts = joined(self._of_weights.over(group, self._weight_parts))
+
+    def _add(self, index: Index, labels: Labels, sign: int) -> None:
+        """Add some rows, by label, or take them away."""
+        points = self._points
+        chosen = points.rows if len(index) == points.n else points.rows[index]
+        for part in csr.parts(chosen):
+            block = csr.block(chosen, part)
+            values, weights = block.data * points.scale, np.ones(block.shape[0])
+            if points.weights is not None:
+                weights = points.weights[index[part]]
+                values *= csr.along(block, weights)
+            for total, some in zip(self._row_parts, self._of_rows.split(values), strict=True):
+                csr.add(total, block, labels[part], sign * some)
+            split = self._of_weights.split(weights)
+            for count, share in zip(self._weight_parts, split, strict=True):
+                count += sign * np.bincount(labels[part], share, len(count))
