@@ -254,9 +254,11 @@ class BaseKMeans(
             raise ValueError(f"n_samples={n} should be >= n_clusters={self.n_clusters}.")
 
     def _check_memory(self, X: Any, n_centers: int, dense_rows: int, each: int) -> None:
-        """Refuse what takes more memory than is free: `each` byte of numbers of rows made dense."""
+        """Refuse what takes more memory than is free: `each` byte of numbers of dense rows."""
         n, d = X.shape
-        needed = centers_bytes(n_centers, d, devices.resolve(self.device)) + each * dense_rows * d
+        needed = centers_bytes(n_centers, d, devices.resolve(self.device))
+        if not issparse(X):
+            needed += each * dense_rows * d
         check_free(needed, f"{type(self).__name__} of {n} rows of {d} features")
 
     def _alone(self) -> None:
@@ -390,9 +392,11 @@ def warn(message: str, category: type[Warning]) -> None:
 
 
 def blocks(X: Any) -> Iterator[slice]:
-    """Slices of rows of which each takes at most `BLOCK_BYTES` on the device."""
+    """Slices of rows of which each takes at most `BLOCK_BYTES` on the device; all sparse ones."""
+    if issparse(X):
+        return iter([slice(0, X.shape[0])])
     step = max(1, BLOCK_BYTES // (4 * X.shape[1]))
-    yield from slices(X.shape[0], step)
+    return iter(slices(X.shape[0], step))
 
 
 def _are_paths(X: Any) -> bool:

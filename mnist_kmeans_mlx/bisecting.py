@@ -170,7 +170,7 @@ class BisectingKMeans(BaseKMeans):
         DeviceError
             If ``device="gpu"`` and MLX finds no GPU.
         MemoryError
-            If `X` is sparse and the machine cannot hold it dense.
+            If the machine cannot hold the rows a second time, or the centres.
         """
         self._alone()
         device = devices.resolve(self.device)

@@ -88,7 +88,7 @@ def plan(rows: Any, n_clusters: int, device: Device, memory: int | str) -> Plan:
     Raises
     ------
     MemoryError
-        Not even what is kept of each row and of the centres fits, or sparse rows do not fit dense.
+        Not even what is kept of each row and of the centres fits.
     """
     n, d = rows.shape
     centers = centers_bytes(n_clusters, d, device)
@@ -101,7 +101,9 @@ def plan(rows: Any, n_clusters: int, device: Device, memory: int | str) -> Plan:
             f"features, and {PROCESS_BYTES / 1e6:.0f} MB for all, which is {needed:.2f} GB."
         )
     check_free(n * ROW_BYTES + centers, f"to fit {n} rows of {d} features to {n_clusters} centers")
-    narrow = rows.dtype.kind in "biu" and rows.dtype.itemsize <= 2 and not issparse(rows)
+    if issparse(rows):  # which stay as they are
+        return Plan(True, max(0, room))
+    narrow = rows.dtype.kind in "biu" and rows.dtype.itemsize <= 2
     # In float32 on the host, and on a GPU in float32 beside what was sent there.
     each = 0 if narrow else 4
     if device.kind != "cpu":
@@ -110,13 +112,6 @@ def plan(rows: Any, n_clusters: int, device: Device, memory: int | str) -> Plan:
         each += rows.dtype.itemsize
     copies = each * n * d
     keep = copies <= room
-    if not keep and issparse(rows):
-        raise MemoryError(
-            f"KMeans makes sparse rows dense: {n} x {d} take {copies / 2**30:.1f} GiB as float32, "
-            f"and memory={memory!r} leaves {max(0, room) / 2**30:.1f} GiB for that: reduce the "
-            "number of features first, for example with sklearn.decomposition.TruncatedSVD, or fit "
-            "some rows at a time with MiniBatchKMeans."
-        )
     return Plan(keep, max(0, room - copies if keep else room))
 
 

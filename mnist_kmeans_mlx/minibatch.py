@@ -177,7 +177,7 @@ default="k-means++"
         DeviceError
             If ``device="gpu"`` and MLX finds no GPU.
         MemoryError
-            If `X` is sparse and the machine cannot hold one batch of it dense.
+            If the machine cannot hold one batch, or the centres.
         """
         self._alone()
         device = devices.resolve(self.device)

@@ -47,14 +47,15 @@ ENGINE_LAYERS = [
     {"engine.means", "engine.seeding.parallel"},
     {"engine.nearest"},
     {"engine.ways"},
-    {"engine.host", "engine.mlx"},
+    {"engine.host", "engine.mlx", "engine.sparse"},
     {"engine.centers", "engine.seeding.sampling", "engine.sphere", "engine.fingerprint"},
     {"engine.points"},
     {"engine.exact", "engine.frame"},
+    {"engine.csr"},
     {"engine.decision"},
 ]
 # Rooms that know only NumPy, or only MLX.
-WAYS = {"engine.host": "mlx", "engine.mlx": "scipy"}
+WAYS = {"engine.host": "mlx", "engine.mlx": "scipy", "engine.sparse": "mlx"}
 NOT_IN_ENGINE = {"click", "io", "logging", "os", "pathlib", "rich", "sklearn", "sys", "time"}
 # Test files about no single module.
 ABOUT_THE_WHOLE = {"browser", "docs", "layout", "notebook", "packaging", "private_names", "readme"}

@@ -18,6 +18,7 @@ from mnist_kmeans_mlx.engine.host.way import HostWay
 from mnist_kmeans_mlx.engine.mlx.nearest import MlxComparison
 from mnist_kmeans_mlx.engine.mlx.way import MlxWay
 from mnist_kmeans_mlx.engine.points import Float64, Index, Points
+from mnist_kmeans_mlx.engine.sparse.way import SparseWay
 
 
 class Clusters(Protocol):
@@ -94,7 +95,8 @@ class Way(Protocol):
         """Greedy k-means++ from each of several sources of draws.
 
         Returns for each the numbers of the chosen rows among all ranks' ``(k,)``, and labels: which
-        of them is nearest to each of this rank's rows, of equally near ones the first.
+        of them is nearest to each of this rank's rows, of equally near ones the first; None where
+        that is not known.
         """
 
 
@@ -110,6 +112,8 @@ def choose(points: Points, k: int, algorithm: str = "auto") -> Way:
     algorithm : {"auto", "lloyd", "elkan"}
         "lloyd" compares all, "elkan" keeps bounds, "auto" takes what is quicker.
     """
+    if points.is_sparse:
+        return SparseWay(points)
     on_device = algorithm == "lloyd" or (algorithm == "auto" and points.device.kind != "cpu")
     # The device's sums have no more than `GRID` digits.
     if on_device and not points.is_deep:

@@ -44,14 +44,14 @@ def plus_plus(
     exact = points.exact(reach, points.integer, 2 * points.depth)
     chosen = np.empty(k, dtype=np.intp)
     chosen[:1] = first_row(points, random_state)
-    closest = _distances_sq(points, norms_sq, points.pick_sparse(chosen[:1]))[0]
+    closest = _distances_sq(points, norms_sq, points.pick_given(chosen[:1]))[0]
     for step in range(1, k):
         sampling = WeightedSampling(
             points, exact, closest if weights is None else closest * weights
         )
         draws = random_state.uniform(size=trials) * joined(sampling.sums)
         drawn = sampling.find(draws)
-        left = _distances_sq(points, norms_sq, points.pick_sparse(drawn))
+        left = _distances_sq(points, norms_sq, points.pick_given(drawn))
         np.minimum(left, closest, out=left)
         sums = [exact.sums(own if weights is None else own * weights) for own in left]
         best = int(joined(exact.over(group, np.transpose(sums))).argmin())
