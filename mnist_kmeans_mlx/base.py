@@ -351,7 +351,7 @@ class BaseKMeans(
     def _labels(self, X: Any) -> npt.NDArray[np.int32]:
         nearest, labels = self._nearest(), np.empty(X.shape[0], dtype=np.int32)
         for part in blocks(X):
-            labels[part] = nearest.labels(self._measured(X[part]))
+            labels[part] = nearest.labels(self._measured(_some(X, part)))
         return labels
 
     def _labels_and_inertia(
@@ -359,7 +359,7 @@ class BaseKMeans(
     ) -> tuple[npt.NDArray[np.int32], float]:
         nearest, labels, total = self._nearest(), np.empty(X.shape[0], dtype=np.int32), 0.0
         for part in blocks(X):
-            rows = self._measured(X[part])
+            rows = self._measured(_some(X, part))
             labels[part] = found = nearest.labels(rows)
             total += nearest.inertia(rows, found, None if weights is None else weights[part])
         return labels, self._cost(checked_inertia(total))
@@ -368,7 +368,7 @@ class BaseKMeans(
         nearest, centers = self._nearest(), self.cluster_centers_
         result = np.empty((X.shape[0], len(centers)), dtype=centers.dtype)
         for part in blocks(X):
-            nearest.distances(self._measured(X[part]), result[part])
+            nearest.distances(self._measured(_some(X, part)), result[part])
         return self._cost(np.square(result)) if self.metric == "cosine" else result
 
 
@@ -397,6 +397,11 @@ def blocks(X: Any) -> Iterator[slice]:
         return iter([slice(0, X.shape[0])])
     step = max(1, BLOCK_BYTES // (4 * X.shape[1]))
     return iter(slices(X.shape[0], step))
+
+
+def _some(X: Any, part: slice) -> Any:
+    """One of its `blocks`."""
+    return X if issparse(X) else X[part]
 
 
 def _are_paths(X: Any) -> bool:

@@ -15,8 +15,11 @@ Float64 = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 Labels = npt.NDArray[np.int32]
 
-# Numbers that a core works on at once: entries of rows, or what these are multiplied to.
-ENTRIES = 1 << 17
+# Entries of rows times columns of a product that a thread works on at once, and how few entries at
+# least: with less, what Python does in between counts.
+WORK, ENTRIES = 1 << 21, 1 << 15
+# Numbers of a product that are made at once.
+PRODUCTS = 1 << 20
 # Bytes of rows that are made dense at once.
 DENSE_BYTES = 4 << 20
 # Below this share of what was added and subtracted, cancellation has cost a square too many digits.
@@ -32,11 +35,11 @@ def canonical(rows: Any) -> Any:
 
 
 def parts(rows: Any, width: int = 1) -> list[slice]:
-    """Slices of rows that hold some `ENTRIES` numbers, and no more in products of this width."""
-    n, most = rows.shape[0], max(1, ENTRIES // width)
+    """Slices of rows that are worth a thread's while, for products of this width."""
+    n, most, entries = rows.shape[0], max(1, PRODUCTS // width), max(ENTRIES, WORK // width)
     found, start = [], 0
     while start < n:
-        full = int(np.searchsorted(rows.indptr, rows.indptr[start] + ENTRIES, side="right")) - 1
+        full = int(np.searchsorted(rows.indptr, rows.indptr[start] + entries, side="right")) - 1
         stop = min(n, start + most, max(full, start + 1))
         found.append(slice(start, stop))
         start = stop
@@ -44,8 +47,16 @@ def parts(rows: Any, width: int = 1) -> list[slice]:
 
 
 def block(rows: Any, index: slice | Index) -> Any:
-    """Some of the rows, in float64."""
-    return rows[index].astype(np.float64, copy=False)
+    """Some of the rows, in float64; a slice is not copied where it need not be."""
+    if not isinstance(index, slice):
+        return rows[index].astype(np.float64, copy=False)
+    start, stop, _ = index.indices(rows.shape[0])
+    entries = slice(rows.indptr[start], rows.indptr[stop])
+    data = rows.data[entries].astype(np.float64, copy=False)
+    ends = rows.indptr[start : stop + 1] - rows.indptr[start]
+    return sparse.csr_matrix(
+        (data, rows.indices[entries], ends), shape=(stop - start, rows.shape[1]), copy=False
+    )
 
 
 def of_rows(ufunc: np.ufunc, rows: Any, values: npt.NDArray[Any]) -> npt.NDArray[Any]:

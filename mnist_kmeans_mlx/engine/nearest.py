@@ -22,7 +22,7 @@ from mnist_kmeans_mlx.engine.decision import HUGE, TINY, decide_pairs, euclidean
 from mnist_kmeans_mlx.engine.exact import Exact, joined
 from mnist_kmeans_mlx.engine.points import Float64, Labels
 from mnist_kmeans_mlx.engine.sparse.comparison import SparseComparison
-from mnist_kmeans_mlx.engine.ways import comparing
+from mnist_kmeans_mlx.engine.ways import Compared, comparing
 
 # Bytes of float64 rows, or of their distances, that a core works on at once.
 BLOCK, STEP_BYTES = 1 << 20, 4 << 20
@@ -47,6 +47,11 @@ class Nearest:
 
     def __init__(self, centers: Float64, device: Device) -> None:
         self.centers, self.device = centers, device
+
+    @cached_property
+    def _compared(self) -> Compared:
+        """The centres as dense rows are compared with, and with this the frame of both."""
+        centers, device = self.centers, self.device
         d = centers.shape[1]
         origin, largest = _middle(centers), float(np.abs(centers).max())
         reach = float(np.abs(centers - origin).max())
@@ -62,11 +67,12 @@ class Nearest:
         moved = (centers - origin) * self._scale
         norms_sq = np.square(moved).sum(axis=1)
         comparison, factor = comparing(device), (-2.0 * moved).astype(np.float32).T
-        self._compared = comparison(device, factor, norms_sq.astype(np.float32))
+        compared = comparison(device, factor, norms_sq.astype(np.float32))
         rounding, largest_norm = comparison.rounding(device), float(np.sqrt(norms_sq.max()))
         slope, self._offset = tolerance(rounding, d, largest_norm)
         # The norm of a row is itself a sum of float32.
         self._slope = slope * (1 + (d + 4) * FLOAT32_ROUNDOFF)
+        return compared
 
     @cached_property
     def _of_sparse(self) -> SparseComparison:

@@ -20,6 +20,8 @@ from mnist_kmeans_mlx.engine.mlx.way import MlxWay
 from mnist_kmeans_mlx.engine.points import Float64, Index, Points
 from mnist_kmeans_mlx.engine.sparse.way import SparseWay
 
+Compared = HostComparison | MlxComparison
+
 
 class Clusters(Protocol):
     """The clusters of one restart: which rows they hold, and the sums of these.
@@ -122,6 +124,6 @@ def choose(points: Points, k: int, algorithm: str = "auto") -> Way:
     return HostWay(points)
 
 
-def comparing(device: Device) -> type[HostComparison] | type[MlxComparison]:
+def comparing(device: Device) -> type[Compared]:
     """What compares any rows with fitted centres."""
     return HostComparison if device.kind == "cpu" else MlxComparison

@@ -10,17 +10,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mnist_kmeans_mlx.device import Device
 from mnist_kmeans_mlx.engine import csr
 from mnist_kmeans_mlx.engine.decision import decide_pairs, euclidean, power_of_two
 from mnist_kmeans_mlx.engine.points import Float64, Index, Labels
 
-ROUNDOFF = 2.0**-53
-# Between these squares of centres and of rows are numbers, and no digit is lost.
-NEAR, FAR = 1e-100, 1e100
-# Whole numbers up to here are added and multiplied without rounding.
-EXACT = float(1 << 53)
+# Between these squares of centres and of rows are numbers of float32, or nearly.
+NEAR, FAR = 1e-10, 1e10
+# With fewer centres than this, products in float32 are no quicker.
+FEW = 8
 
 
 class SparseComparison:
@@ -44,6 +44,7 @@ class SparseComparison:
         self._norms_sq = np.einsum("ij,ij->i", scaled, scaled)
         self._norms = np.sqrt(self._norms_sq)
         self._largest = float(self._norms.max())
+        self._narrow = self._columns.astype(np.float32) if len(centers) >= FEW else None
 
     def labels(self, rows: Any) -> tuple[Labels, int]:
         """The nearest centre of each row, of equally near ones the first; how many were in doubt.
@@ -59,44 +60,85 @@ class SparseComparison:
             return labels, 0
 
         def decide(part: slice) -> int:
-            block = csr.block(rows, part)
-            labels[part], doubtful = self._nearest(block)
+            with np.errstate(over="ignore", invalid="ignore"):
+                labels[part], doubtful = self._nearest(csr.block(rows, part))
             return doubtful
 
         return labels, sum(self.host.map(decide, csr.parts(rows, len(self.centers))))
 
     def _nearest(self, block: Any) -> tuple[Labels, int]:
-        """The same of a block in float64."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            scaled = block if self._scale == 1 else block * self._scale
-            products = scaled @ self._columns
-            scores = self._norms_sq - 2 * products
-            label: Labels = scores.argmin(axis=1).astype(np.int32)
-            best = scores[np.arange(len(label)), label]
-            slope = 2.02 * ROUNDOFF * (np.diff(block.indptr) + 4) * np.sqrt(csr.norms_sq(scaled))
-            constant = 1.01 * ROUNDOFF * (len(self._columns) + 8)
-            limit = best + 2 * (slope * self._largest + constant * self._largest**2)
-            # Whatever is not a number is in doubt.
-            rough = ~(scores > limit[:, None])
-            row = np.flatnonzero(np.count_nonzero(rough, axis=1) > 1)
-            row = np.union1d(row, np.flatnonzero(~np.isfinite(best)))
+        """The same of a block: float32 decides most rows, float64 most others."""
+        scaled = block if self._scale == 1 else block * self._scale
+        row: Any = slice(None)
+        label = np.empty(block.shape[0], dtype=np.int32)
+        if self._narrow is not None:
+            label, row = self._least(self._scores(scaled, self._narrow), scaled, 2.0**-24)
             if len(row) == 0:
                 return label, 0
-            # Again, with the norm of each centre: one far off is no reason to doubt the others.
-            scores, products = scores[row], products[row]
-            error = slope[row, None] * self._norms + constant * self._norms_sq
-            close = ~(scores - error > (scores + error).min(axis=1)[:, None])
-            lowest = np.where(close, products, np.inf).min(axis=1)
-            highest = np.where(close, products, -np.inf).max(axis=1)
-            # Centres with the same product differ by their norms alone, such as all those that
-            # share no column with a row.
-            told = (np.count_nonzero(close, axis=1) < 2) | (lowest == highest)
-            told &= np.isfinite(scores).all(axis=1)
-        row, close = row[~told], close[~told]
-        for few in csr.dense_parts(len(row), block.shape[1]):
-            pair, center = np.nonzero(close[few])
-            label[row[few]] = decide_pairs(block[row[few]].toarray(), pair, self.centers, center)
-        return label, len(row)
+            block, scaled = block[row], scaled[row]
+        scores = self._scores(scaled, self._columns)
+        label[row], doubtful = self._least(scores, scaled, 2.0**-53)
+        if len(doubtful) == 0:
+            return label, 0
+        again, left = self._differ(block[doubtful], scaled[doubtful], scores[doubtful])
+        doubtful = doubtful[left]
+        label[doubtful if isinstance(row, slice) else row[doubtful]] = again
+        return label, len(doubtful)
+
+    def _scores(self, scaled: Any, columns: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Scores ``(m, k)``, in the precision of the columns."""
+        scores: npt.NDArray[Any] = scaled.astype(columns.dtype, copy=False) @ columns
+        scores *= -2
+        scores += self._norms_sq.astype(columns.dtype)
+        return scores
+
+    def _least(
+        self, scores: npt.NDArray[Any], scaled: Any, roundoff: float
+    ) -> tuple[Labels, Index]:
+        """Where the least score of each row is, and which rows these leave in doubt."""
+        label = scores.argmin(axis=1).astype(np.int32)
+        best = scores[np.arange(len(label)), label].astype(np.float64)
+        # No norm is larger than this.
+        most = int(np.diff(scaled.indptr).max(initial=0))
+        norm = np.sqrt(most) * max(scaled.data.max(initial=0), -scaled.data.min(initial=0))
+        slope, constant = self._rounding(most, roundoff)
+        limit = best + 2 * self._largest * (slope * norm + constant * self._largest)
+        # What was rounded up is in doubt, and so is whatever is not a number.
+        near = ~(scores > limit.astype(scores.dtype)[:, None])
+        if np.count_nonzero(near) == len(label) and np.isfinite(best).all():
+            return label, np.zeros(0, dtype=np.intp)
+        return label, np.flatnonzero((np.count_nonzero(near, axis=1) > 1) | ~np.isfinite(best))
+
+    def _rounding(self, entries: Any, roundoff: float) -> tuple[Any, float]:
+        """What norms of a row and a centre, and of a centre squared, are in the error of a score.
+
+        Factors are rounded, each of so many sums, and the squared norm, of one product for each
+        feature, in float64.
+        """
+        constant = 4 * roundoff + (len(self._columns) + 4) * 2.0**-53
+        return 2.02 * roundoff * (entries + 6), 1.01 * constant
+
+    def _differ(self, block: Any, scaled: Any, scores: Float64) -> tuple[Labels, Index]:
+        """Nearest centres, by differences, of rows in doubt; and which of them these decide.
+
+        Centres with the same product differ by their norms alone, such as all those that share no
+        column with a row: the least score is right.
+        """
+        slope, constant = self._rounding(np.diff(scaled.indptr), 2.0**-53)
+        norms = np.sqrt(csr.norms_sq(scaled))
+        # With the norm of each centre: one far off is no reason to doubt the others.
+        error = (slope * norms)[:, None] * self._norms + constant * self._norms_sq
+        close = ~(scores - error > (scores + error).min(axis=1)[:, None])
+        products = scaled @ self._columns
+        lowest = np.where(close, products, np.inf).min(axis=1)
+        highest = np.where(close, products, -np.inf).max(axis=1)
+        told = (np.count_nonzero(close, axis=1) < 2) | (lowest == highest)
+        left = np.flatnonzero(~(told & np.isfinite(scores).all(axis=1)))
+        label = np.empty(len(left), dtype=np.int32)
+        for few in csr.dense_parts(len(left), block.shape[1]):
+            row, center = np.nonzero(close[left[few]])
+            label[few] = decide_pairs(block[left[few]].toarray(), row, self.centers, center)
+        return label, left
 
     def distances(self, rows: Any, out: Float64) -> None:
         """Euclidean distances of each row to each centre.
