@@ -38,7 +38,7 @@ from mnist_kmeans_mlx.arrays import as_numpy
 from mnist_kmeans_mlx.datasets.sources import open_rows
 from mnist_kmeans_mlx.device import slices
 from mnist_kmeans_mlx.distributed import current
-from mnist_kmeans_mlx.engine import sphere
+from mnist_kmeans_mlx.engine import csr, sphere
 from mnist_kmeans_mlx.engine.nearest import Nearest
 from mnist_kmeans_mlx.engine.points import Float64
 from mnist_kmeans_mlx.engine.seeding import start
@@ -237,7 +237,7 @@ class BaseKMeans(
             _check_n_features(self, X, reset=reset)
             return X
         keep = getattr(X, "dtype", None) in NARROW
-        return validate_data(
+        X = validate_data(
             self,
             X,
             reset=reset,
@@ -245,6 +245,7 @@ class BaseKMeans(
             dtype=None if keep else [np.float64, np.float32],
             order="C",
         )
+        return csr.canonical(X) if reset and issparse(X) else X
 
     def _check_number(self, n: int) -> None:
         """Refuse fewer rows than clusters, and truth values, which Python takes for numbers."""

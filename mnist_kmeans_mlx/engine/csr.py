@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from mnist_kmeans_mlx.engine.decision import squared_distances
 Float64 = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 Labels = npt.NDArray[np.int32]
+Result = TypeVar("Result")
 
 # Entries of rows times columns of a product that a thread works on at once, and how few entries at
 # least: with less, what Python does in between counts.
@@ -44,6 +46,14 @@ def parts(rows: Any, width: int = 1) -> list[slice]:
         found.append(slice(start, stop))
         start = stop
     return found
+
+
+def each(
+    function: Callable[[slice], Result], rows: Any, host: Device, width: int = 1
+) -> list[Result]:
+    """Results of a function of parts of rows, which threads share if there is more than one."""
+    found = parts(rows, width)
+    return [function(found[0])] if len(found) == 1 else host.map(function, found)
 
 
 def block(rows: Any, index: slice | Index) -> Any:
@@ -103,21 +113,20 @@ def distances_sq(rows: Any, centers: Float64, owner: npt.NDArray[Any], host: Dev
     """
     found = np.empty(rows.shape[0])
     with np.errstate(over="ignore"):
-        squares = np.square(centers).sum(axis=1)
+        squares = np.vecdot(centers, centers)
 
     def measure(part: slice) -> None:
         some = block(rows, part)
-        own = centers.reshape(-1)
         place = along(some, owner[part].astype(np.intp) * centers.shape[1])
         place += some.indices
-        beside = own[place]
+        beside = centers.reshape(-1).take(place)
         with np.errstate(over="ignore", invalid="ignore"):
-            differences = np.square(some.data - beside)
-            # Where a row has nothing, what the centre has is all of the difference.
-            differences -= np.square(beside)
-            whole = squares[owner[part]]
-            result = whole + of_rows(np.add, some, differences)
-            size = whole + of_rows(np.add, some, np.square(some.data))
+            # |x - c|^2 = |c|^2 + x (x - 2 c)
+            beside *= -2
+            beside += some.data
+            beside *= some.data
+            size = squares[owner[part]]
+            result = size + of_rows(np.add, some, beside)
             lost = np.flatnonzero(~((result > CANCELLED * size) & (size > 1e-280)))
         for few in dense_parts(len(lost), rows.shape[1]):
             index = lost[few]
@@ -127,7 +136,7 @@ def distances_sq(rows: Any, centers: Float64, owner: npt.NDArray[Any], host: Dev
                 result[index] = np.ldexp(fractions, np.maximum(exponents, -2000))
         found[part] = result
 
-    host.map(measure, parts(rows))
+    each(measure, rows, host)
     return found
 
 

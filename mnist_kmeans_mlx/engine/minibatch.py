@@ -48,7 +48,7 @@ def step(
     labels = nearest.labels(batch)
     shares = np.ones(n) if weights is None else weights
     gained = np.bincount(labels, weights=shares, minlength=k)
-    total = counts + gained
+    total, found = counts + gained, gained > 0
     with np.errstate(over="ignore"):  # where inertia leaves float64 as well
         sums = centers * counts[:, None]
         if issparse(batch):
@@ -56,10 +56,9 @@ def step(
         else:
             by_label = csr_matrix((shares, (labels, np.arange(n))), shape=(k, n))
             sums += by_label @ batch.astype(np.float64)
-    found = gained > 0
-    moved = centers.copy()
-    moved[found] = sums[found] / total[found, None]
-    return moved, total, nearest.inertia(batch, labels, weights)
+        np.divide(sums, total[:, None], out=sums, where=found[:, None])
+    sums[~found] = centers[~found]
+    return sums, total, nearest.inertia(batch, labels, weights)
 
 
 def reassign(

@@ -137,14 +137,25 @@ class Points:
         return Frame.of(low, high, whole, sample, self._is_float32)
 
     def _sparse_frame(self) -> Frame:
-        reach, whole = np.zeros(self.d), True
+        largest, least, whole = 0.0, np.inf, True
         for part in csr.parts(self.rows):
-            block = csr.block(self.rows, part)
-            whole = whole and bool(np.all(block.data == np.rint(block.data)))
-            np.maximum.at(reach, block.indices, np.abs(block.data))
-        if not np.isfinite(reach).all():
+            sizes = np.abs(csr.block(self.rows, part).data)
+            whole = whole and bool(np.all(sizes == np.rint(sizes)))
+            largest = float(np.maximum(largest, sizes.max(initial=0)))
+            least = min(least, float(sizes.min(initial=np.inf, where=sizes > 0)))
+            if not np.isfinite(largest):
+                break
+        largest, least = float(self.group.max(largest)), float(self.group.min(least))
+        if not np.isfinite(largest):
             raise ValueError("Input X contains NaN or infinity.")
-        return Frame.about_zero(self.group.max(reach), bool(self.group.min(whole)))
+        reach = np.array([largest, least] if largest > 0 else [0.0])
+        if least < largest * 2.0**-DEEP:  # perhaps by far in a single column, perhaps nowhere else
+            reach = np.zeros(self.d)
+            for part in csr.parts(self.rows):
+                block = csr.block(self.rows, part)
+                np.maximum.at(reach, block.indices, np.abs(block.data))
+            reach = self.group.max(reach)
+        return Frame.about_zero(self.d, reach, bool(self.group.min(whole)))
 
     def _range(self) -> tuple[Float64, Float64, bool]:
         """Lowest and highest value of each feature, and whether all values are whole numbers."""
@@ -318,8 +329,12 @@ class Points:
         norms = Exact(self.d * self.limit**2 * (1 + 1e-9), self.total, self.integer)
         norm_sq = float(joined(self.group.sum(norms.sums(np.atleast_1d(norms_sq)))))
         variance = (norm_sq / self.total - float(np.square(mean).sum())) / self.d
-        weighted = norm_sq if self.weights is None else self.sum(norms_sq, self.integer)
+        weighted = norm_sq if self.weights is None else self.norm_sq(norms_sq)
         return weighted, max(0.0, variance)
+
+    def norm_sq(self, norms_sq: Float64) -> float:
+        """The weighted sum of the squared norms of all rows of all ranks."""
+        return self.sum(norms_sq, self.integer)
 
     # Distances in float64
 

@@ -54,33 +54,36 @@ class SparseComparison:
         rows : CSR matrix of shape (n, d)
             Finite numbers of any real dtype.
         """
-        rows = csr.canonical(rows)
         labels = np.zeros(rows.shape[0], dtype=np.int32)
         if len(self.centers) == 1:
             return labels, 0
 
+        # To merge entries of the same column takes longer than to compare: not for all.
+        apart = bool(rows.has_canonical_format)
+
         def decide(part: slice) -> int:
             with np.errstate(over="ignore", invalid="ignore"):
-                labels[part], doubtful = self._nearest(csr.block(rows, part))
+                labels[part], doubtful = self._nearest(csr.block(rows, part), apart)
             return doubtful
 
-        return labels, sum(self.host.map(decide, csr.parts(rows, len(self.centers))))
+        return labels, sum(csr.each(decide, rows, self.host, len(self.centers)))
 
-    def _nearest(self, block: Any) -> tuple[Labels, int]:
+    def _nearest(self, block: Any, apart: bool) -> tuple[Labels, int]:
         """The same of a block: float32 decides most rows, float64 most others."""
         scaled = block if self._scale == 1 else block * self._scale
         row: Any = slice(None)
         label = np.empty(block.shape[0], dtype=np.int32)
-        if self._narrow is not None:
-            label, row = self._least(self._scores(scaled, self._narrow), scaled, 2.0**-24)
+        if apart and self._narrow is not None:
+            label, row = self._least(self._scores(scaled, self._narrow), scaled, 2.0**-24, apart)
             if len(row) == 0:
                 return label, 0
             block, scaled = block[row], scaled[row]
         scores = self._scores(scaled, self._columns)
-        label[row], doubtful = self._least(scores, scaled, 2.0**-53)
+        label[row], doubtful = self._least(scores, scaled, 2.0**-53, apart)
         if len(doubtful) == 0:
             return label, 0
-        again, left = self._differ(block[doubtful], scaled[doubtful], scores[doubtful])
+        merged = csr.canonical(block[doubtful])
+        again, left = self._differ(merged, scores[doubtful])
         doubtful = doubtful[left]
         label[doubtful if isinstance(row, slice) else row[doubtful]] = again
         return label, len(doubtful)
@@ -93,14 +96,15 @@ class SparseComparison:
         return scores
 
     def _least(
-        self, scores: npt.NDArray[Any], scaled: Any, roundoff: float
+        self, scores: npt.NDArray[Any], scaled: Any, roundoff: float, apart: bool
     ) -> tuple[Labels, Index]:
         """Where the least score of each row is, and which rows these leave in doubt."""
         label = scores.argmin(axis=1).astype(np.int32)
         best = scores[np.arange(len(label)), label].astype(np.float64)
         # No norm is larger than this.
         most = int(np.diff(scaled.indptr).max(initial=0))
-        norm = np.sqrt(most) * max(scaled.data.max(initial=0), -scaled.data.min(initial=0))
+        times = np.sqrt(most) if apart else most
+        norm = times * max(scaled.data.max(initial=0), -scaled.data.min(initial=0))
         slope, constant = self._rounding(most, roundoff)
         limit = best + 2 * self._largest * (slope * norm + constant * self._largest)
         # What was rounded up is in doubt, and so is whatever is not a number.
@@ -118,12 +122,13 @@ class SparseComparison:
         constant = 4 * roundoff + (len(self._columns) + 4) * 2.0**-53
         return 2.02 * roundoff * (entries + 6), 1.01 * constant
 
-    def _differ(self, block: Any, scaled: Any, scores: Float64) -> tuple[Labels, Index]:
+    def _differ(self, block: Any, scores: Float64) -> tuple[Labels, Index]:
         """Nearest centres, by differences, of rows in doubt; and which of them these decide.
 
         Centres with the same product differ by their norms alone, such as all those that share no
         column with a row: the least score is right.
         """
+        scaled = block if self._scale == 1 else block * self._scale
         slope, constant = self._rounding(np.diff(scaled.indptr), 2.0**-53)
         norms = np.sqrt(csr.norms_sq(scaled))
         # With the norm of each centre: one far off is no reason to doubt the others.
@@ -172,4 +177,4 @@ class SparseComparison:
             with np.errstate(over="ignore"):
                 out[part] = found
 
-        self.host.map(measure, csr.parts(rows, len(self.centers)))
+        csr.each(measure, rows, self.host, len(self.centers))

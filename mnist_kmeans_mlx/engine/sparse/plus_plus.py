@@ -82,5 +82,5 @@ def _distances_sq(points: Points, norms_sq: Float64, candidates: Any) -> Float64
         if len(row) > 0:
             squared[lost] = csr.norms_sq(block[row] - candidates[number])
 
-    points.host.map(measure, csr.parts(points.rows, len(own)))
+    csr.each(measure, points.rows, points.host, len(own))
     return result

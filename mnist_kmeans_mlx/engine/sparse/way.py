@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -25,12 +26,20 @@ class SparseWay:
     def __init__(self, points: Points) -> None:
         self.points = points
         self.norms_sq = np.empty(points.n)
+        for part in csr.parts(points.rows):
+            block = csr.block(points.rows, part)
+            self.norms_sq[part] = csr.norms_sq(block if points.scale == 1 else block * points.scale)
+        self.norm_sq = points.norm_sq(self.norms_sq)
+
+    @cached_property
+    def mean_variance(self) -> float:
+        """Mean over the features of the variance of the scaled rows."""
+        points = self.points
         values, sums = Exact(points.limit, points.total, points.integer), np.zeros(points.d)
         for part in csr.parts(points.rows):
-            block = csr.block(points.rows, part) * points.scale
-            self.norms_sq[part] = csr.norms_sq(block)
-            np.add.at(sums, block.indices, values.rough(block.data))
-        self.norm_sq, self.mean_variance = points.moments(sums, self.norms_sq)
+            block = csr.block(points.rows, part)
+            np.add.at(sums, block.indices, values.rough(block.data * points.scale))
+        return points.moments(sums, self.norms_sq)[1]
 
     def clusters(self, k: int, settled: bool = False) -> SparseClusters:
         """Of a new restart."""
@@ -91,9 +100,14 @@ class SparseClusters:
         if self.changed:
             self._add(changed, labels[changed], 1)
             self._add(held, before[held], -1)
-        group = points.group
-        self.sums = joined(self._of_rows.over(group, self._row_parts))
-        self.counts = joined(self._of_weights.over(group, self._weight_parts))
+        self.sums = self._joined(self._of_rows, self._row_parts)
+        self.counts = self._joined(self._of_weights, self._weight_parts)
+
+    def _joined(self, exact: Exact, own: Float64) -> Float64:
+        """What parts of the sums of all ranks stand for, which later changes leave as it is."""
+        if self._points.group.size == 1 and len(own) > 1:
+            return joined(own)
+        return joined(exact.over(self._points.group, own))
 
     def _add(self, index: Index, labels: Labels, sign: int) -> None:
         """Add some rows, by label, or take them away."""
