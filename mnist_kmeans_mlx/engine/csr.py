@@ -61,6 +61,8 @@ def block(rows: Any, index: slice | Index) -> Any:
     if not isinstance(index, slice):
         return rows[index].astype(np.float64, copy=False)
     start, stop, _ = index.indices(rows.shape[0])
+    if (start, stop) == (0, rows.shape[0]) and rows.dtype == np.float64:
+        return rows
     entries = slice(rows.indptr[start], rows.indptr[stop])
     data = rows.data[entries].astype(np.float64, copy=False)
     ends = rows.indptr[start : stop + 1] - rows.indptr[start]

@@ -21,8 +21,7 @@ from mnist_kmeans_mlx.engine.centers import tolerance
 from mnist_kmeans_mlx.engine.decision import HUGE, TINY, decide_pairs, euclidean, power_of_two
 from mnist_kmeans_mlx.engine.exact import Exact, joined
 from mnist_kmeans_mlx.engine.points import Float64, Labels
-from mnist_kmeans_mlx.engine.sparse.comparison import SparseComparison
-from mnist_kmeans_mlx.engine.ways import Compared, comparing
+from mnist_kmeans_mlx.engine.ways import Compared, ComparedSparse, comparing
 
 # Bytes of float64 rows, or of their distances, that a core works on at once.
 BLOCK, STEP_BYTES = 1 << 20, 4 << 20
@@ -75,8 +74,8 @@ class Nearest:
         return compared
 
     @cached_property
-    def _of_sparse(self) -> SparseComparison:
-        return SparseComparison(self.centers, self.device)
+    def _of_sparse(self) -> ComparedSparse:
+        return ComparedSparse(self.centers, self.device)
 
     def labels(self, rows: Any) -> Labels:
         """The nearest centre of each row in float64 arithmetic; of equally near ones the first.

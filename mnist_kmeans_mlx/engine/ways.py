@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -18,9 +18,11 @@ from mnist_kmeans_mlx.engine.host.way import HostWay
 from mnist_kmeans_mlx.engine.mlx.nearest import MlxComparison
 from mnist_kmeans_mlx.engine.mlx.way import MlxWay
 from mnist_kmeans_mlx.engine.points import Float64, Index, Points
+from mnist_kmeans_mlx.engine.sparse.comparison import SparseComparison
 from mnist_kmeans_mlx.engine.sparse.way import SparseWay
 
-Compared = HostComparison | MlxComparison
+Compared: TypeAlias = HostComparison | MlxComparison
+ComparedSparse: TypeAlias = SparseComparison
 
 
 class Clusters(Protocol):

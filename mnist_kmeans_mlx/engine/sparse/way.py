@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -93,13 +94,12 @@ class SparseClusters:
         points, before, self.labels = self._points, self.labels, labels
         changed = np.flatnonzero(labels != before)
         self.changed, self.rechecked = len(changed), 0
-        held = changed[before[changed] >= 0]
-        if 2 * len(held) > points.n:  # to sum all anew takes less
+        if 2 * len(changed) > points.n:  # to sum all anew takes no longer
             self._row_parts[:], self._weight_parts[:] = 0, 0
-            changed, held = np.arange(points.n), held[:0]
-        if self.changed:
-            self._add(changed, labels[changed], 1)
-            self._add(held, before[held], -1)
+            self._add(points.rows, slice(None), labels)
+        elif len(changed) > 0:
+            rows = points.rows[changed]
+            self._add(rows, changed, labels[changed], before[changed])
         self.sums = self._joined(self._of_rows, self._row_parts)
         self.counts = self._joined(self._of_weights, self._weight_parts)
 
@@ -109,18 +109,22 @@ class SparseClusters:
             return joined(own)
         return joined(exact.over(self._points.group, own))
 
-    def _add(self, index: Index, labels: Labels, sign: int) -> None:
-        """Add some rows, by label, or take them away."""
+    def _add(
+        self, rows: Any, index: Index | slice, labels: Labels, less: Labels | None = None
+    ) -> None:
+        """Add the rows of an index, by label, and take the same away by other labels."""
         points = self._points
-        chosen = points.rows if len(index) == points.n else points.rows[index]
-        for part in csr.parts(chosen):
-            block = csr.block(chosen, part)
+        heavy = None if points.weights is None else points.weights[index]
+        for part in csr.parts(rows):
+            block, own = csr.block(rows, part), labels[part]
             values, weights = block.data * points.scale, np.ones(block.shape[0])
-            if points.weights is not None:
-                weights = points.weights[index[part]]
+            if heavy is not None:
+                weights = heavy[part]
                 values *= csr.along(block, weights)
-            for total, some in zip(self._row_parts, self._of_rows.split(values), strict=True):
-                csr.add(total, block, labels[part], sign * some)
-            split = self._of_weights.split(weights)
-            for count, share in zip(self._weight_parts, split, strict=True):
-                count += sign * np.bincount(labels[part], share, len(count))
+            changes = [(own, 1)] if less is None else [(own, 1), (less[part], -1)]
+            split_rows, split_weights = self._of_rows.split(values), self._of_weights.split(weights)
+            for label, sign in changes:
+                for total, some in zip(self._row_parts, split_rows, strict=True):
+                    csr.add(total, block, label, some if sign == 1 else -some)
+                for count, share in zip(self._weight_parts, split_weights, strict=True):
+                    count += sign * np.bincount(label, share, len(count))
