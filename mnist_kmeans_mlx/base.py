@@ -38,7 +38,7 @@ from mnist_kmeans_mlx.arrays import as_numpy
 from mnist_kmeans_mlx.datasets.sources import open_rows
 from mnist_kmeans_mlx.device import slices
 from mnist_kmeans_mlx.distributed import current
-from mnist_kmeans_mlx.engine import sphere
+from mnist_kmeans_mlx.engine import csr, sphere
 from mnist_kmeans_mlx.engine.nearest import Nearest
 from mnist_kmeans_mlx.engine.points import Float64
 from mnist_kmeans_mlx.engine.seeding import start
@@ -234,7 +234,7 @@ class BaseKMeans(
             _check_n_features(self, X, reset=reset)
             return X
         keep = getattr(X, "dtype", None) in NARROW
-        return validate_data(
+        X = validate_data(
             self,
             X,
             reset=reset,
@@ -242,6 +242,7 @@ class BaseKMeans(
             dtype=None if keep else [np.float64, np.float32],
             order="C",
         )
+        return csr.canonical(X) if reset and issparse(X) else X
 
     def _check_number(self, n: int) -> None:
         """Refuse fewer rows than clusters, and truth values, which Python takes for numbers."""
@@ -251,9 +252,11 @@ class BaseKMeans(
             raise ValueError(f"n_samples={n} should be >= n_clusters={self.n_clusters}.")
 
     def _check_memory(self, X: Any, n_centers: int, dense_rows: int, each: int) -> None:
-        """Refuse what takes more memory than is free: `each` byte of numbers of rows made dense."""
+        """Refuse what takes more memory than is free: `each` byte of numbers of dense rows."""
         n, d = X.shape
-        needed = centers_bytes(n_centers, d, devices.resolve(self.device)) + each * dense_rows * d
+        needed = centers_bytes(n_centers, d, devices.resolve(self.device))
+        if not issparse(X):
+            needed += each * dense_rows * d
         check_free(needed, f"{type(self).__name__} of {n} rows of {d} features")
 
     def _alone(self) -> None:
@@ -346,7 +349,7 @@ class BaseKMeans(
     def _labels(self, X: Any) -> npt.NDArray[np.int32]:
         nearest, labels = self._nearest(), np.empty(X.shape[0], dtype=np.int32)
         for part in blocks(X):
-            labels[part] = nearest.labels(self._measured(X[part]))
+            labels[part] = nearest.labels(self._measured(_some(X, part)))
         return labels
 
     def _labels_and_inertia(
@@ -354,7 +357,7 @@ class BaseKMeans(
     ) -> tuple[npt.NDArray[np.int32], float]:
         nearest, labels, total = self._nearest(), np.empty(X.shape[0], dtype=np.int32), 0.0
         for part in blocks(X):
-            rows = self._measured(X[part])
+            rows = self._measured(_some(X, part))
             labels[part] = found = nearest.labels(rows)
             total += nearest.inertia(rows, found, None if weights is None else weights[part])
         return labels, self._cost(checked_inertia(total))
@@ -363,7 +366,7 @@ class BaseKMeans(
         nearest, centers = self._nearest(), self.cluster_centers_
         result = np.empty((X.shape[0], len(centers)), dtype=centers.dtype)
         for part in blocks(X):
-            nearest.distances(self._measured(X[part]), result[part])
+            nearest.distances(self._measured(_some(X, part)), result[part])
         return self._cost(np.square(result)) if self.metric == "cosine" else result
 
 
@@ -387,9 +390,16 @@ def warn(message: str, category: type[Warning]) -> None:
 
 
 def blocks(X: Any) -> Iterator[slice]:
-    """Slices of rows of which each takes at most `BLOCK_BYTES` on the device."""
+    """Slices of rows of which each takes at most `BLOCK_BYTES` on the device; all sparse ones."""
+    if issparse(X):
+        return iter([slice(0, X.shape[0])])
     step = max(1, BLOCK_BYTES // (4 * X.shape[1]))
-    yield from slices(X.shape[0], step)
+    return iter(slices(X.shape[0], step))
+
+
+def _some(X: Any, part: slice) -> Any:
+    """One of its `blocks`."""
+    return X if issparse(X) else X[part]
 
 
 def _are_paths(X: Any) -> bool:

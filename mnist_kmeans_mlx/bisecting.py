@@ -170,7 +170,7 @@ class BisectingKMeans(BaseKMeans):
         DeviceError
             If ``device="gpu"`` and MLX finds no GPU.
         MemoryError
-            If `X` is sparse and the machine cannot hold it dense.
+            If the machine cannot hold the rows a second time, or the centres.
         """
         self._alone()
         device = devices.resolve(self.device)
@@ -286,7 +286,7 @@ class BisectingKMeans(BaseKMeans):
         whole = points = way.points
         if len(rows) < points.n:
             weights = None if points.weights is None else points.weights[rows]
-            points = Points(points.rows[rows], points.device, weights)
+            points = Points(points.rows[rows], points.device, weights, spare=points.spare)
             way = choose(points, 2, self.algorithm)
         dtype, tol = center_dtype(points.rows), self.tol * points.scale * points.scale
         best: Run | None = None

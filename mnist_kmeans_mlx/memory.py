@@ -101,14 +101,16 @@ def plan(
     Raises
     ------
     MemoryError
-        Not even what is kept of each row and of the centres fits, or sparse rows do not fit dense.
+        Not even what is kept of each row and of the centres fits.
     """
     n, d = rows.shape
     centers = centers_bytes(n_clusters, d, device)
     narrow = rows.dtype.kind in "biu" and rows.dtype.itemsize <= 2 and not issparse(rows)
     # In float32 on the host; on a device as bytes or two float32, of what weights make of them too.
     each, there = 0 if narrow else 4, 0
-    if on_device:
+    if issparse(rows):  # which stay as they are
+        each = 0
+    elif on_device:
         there = (rows.dtype.itemsize if narrow else 8) + (8 if weighted else 0)
         each += there
     if is_source(rows):
@@ -127,13 +129,6 @@ def plan(
     check_free(n * ROW_BYTES + centers, f"to fit {n} rows of {d} features to {n_clusters} centers")
     # What is worked on takes a part of a device.
     keep = copies <= room and there * n * d <= device.room // 2
-    if not keep and issparse(rows):
-        raise MemoryError(
-            f"KMeans makes sparse rows dense: {n} x {d} take {copies / 2**30:.1f} GiB as float32, "
-            f"and memory={memory!r} leaves {max(0, room) / 2**30:.1f} GiB for that: reduce the "
-            "number of features first, for example with sklearn.decomposition.TruncatedSVD, or fit "
-            "some rows at a time with MiniBatchKMeans."
-        )
     return Plan(keep, max(0, room - copies if keep else room))
 
 

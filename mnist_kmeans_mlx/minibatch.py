@@ -177,7 +177,7 @@ default="k-means++"
         DeviceError
             If ``device="gpu"`` and MLX finds no GPU.
         MemoryError
-            If `X` is sparse and the machine cannot hold one batch of it dense.
+            If the machine cannot hold one batch, or the centres.
         """
         self._alone()
         device = devices.resolve(self.device)
@@ -211,7 +211,7 @@ default="k-means++"
             # The first batch shows where the centres start, not what they have learnt.
             reason = ""
             if number > 1:
-                reason = progress.add(value, float(np.sum((centers - previous) ** 2)))
+                reason = progress.add(value, float(np.square(centers - previous).sum()))
             if self.verbose:
                 average = f", ewa inertia: {progress.average}" if number > 1 else ""
                 print(f"Minibatch step {number}/{n_steps}: mean batch inertia: {value}{average}")
@@ -389,7 +389,7 @@ default="k-means++"
             if moved and self.verbose:
                 print(f"[MiniBatchKMeans] Reassigning {moved} cluster centers.")
         checked_inertia(value if np.isfinite(centers).all() else np.inf)
-        return centers.astype(dtype).astype(np.float64), value
+        return centers.astype(dtype, copy=False).astype(np.float64, copy=False), value
 
 
 def _rows_at(X: Any, index: Index) -> Any:

@@ -48,14 +48,20 @@ ENGINE_LAYERS = [
     {"engine.means", "engine.seeding.parallel"},
     {"engine.nearest"},
     {"engine.ways"},
-    {"engine.plain", "engine.host", "engine.mlx"},
+    {"engine.plain", "engine.host", "engine.mlx", "engine.sparse"},
     {"engine.centers", "engine.seeding.sampling", "engine.sphere", "engine.fingerprint"},
     {"engine.points"},
     {"engine.exact", "engine.frame"},
+    {"engine.csr"},
     {"engine.decision"},
 ]
 # Rooms that know only NumPy, or only MLX.
-WAYS = {"engine.plain": "mlx", "engine.host": "mlx", "engine.mlx": "scipy"}
+WAYS = {
+    "engine.plain": "mlx",
+    "engine.host": "mlx",
+    "engine.mlx": "scipy",
+    "engine.sparse": "mlx",
+}
 NOT_IN_ENGINE = {"click", "io", "logging", "os", "pathlib", "rich", "sklearn", "sys", "time"}
 # Test files about no single module.
 ABOUT_THE_WHOLE = {"browser", "docs", "layout", "notebook", "packaging", "private_names", "readme"}

@@ -39,7 +39,8 @@ def test_sparse_rows_are_the_same(rows, monkeypatch):
     np.testing.assert_array_equal(unit_rows(rows), expected)
     found = unit_rows(sparse.csr_matrix(rows))
     assert sparse.issparse(found)
-    np.testing.assert_array_equal(found.toarray(), expected)
+    np.testing.assert_allclose(found.toarray(), expected, rtol=1e-15)
+    np.testing.assert_array_equal(unit_rows(found).toarray(), found.toarray())
 
 
 def test_whole_numbers_become_float64():

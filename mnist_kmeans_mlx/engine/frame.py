@@ -50,6 +50,32 @@ class Frame:
     moves_narrow: bool
 
     @classmethod
+    def about_zero(cls, d: int, reach: Float64, whole: bool) -> Frame:
+        """The frame of sparse rows, which stay where they are: moved, they would be dense.
+
+        Parameters
+        ----------
+        d : int
+            Number of features.
+        reach : ndarray of float64
+            The largest absolute value of each feature, or of all the largest and the smallest.
+        whole : bool
+            Whether all values are whole numbers.
+        """
+        limit = float(reach.max(initial=0))
+        integer = whole and limit <= EXACT_FLOAT32
+        scale = 1.0 if integer or limit == 0 else power_of_two(limit)
+        usual = float(reach[reach > 0].min(initial=limit))
+        return cls(
+            origin=np.zeros(d),
+            scale=scale,
+            limit=limit * scale,
+            depth=float(np.log2(limit) - np.log2(usual)) if limit else 0.0,
+            integer=integer,
+            moves_narrow=integer,
+        )
+
+    @classmethod
     def of(
         cls, low: Float64, high: Float64, whole: bool, sample: Float64, is_narrow: bool
     ) -> Frame:

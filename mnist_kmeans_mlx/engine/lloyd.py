@@ -178,7 +178,7 @@ def iterate(
     if not isinstance(start, State):
         start = State.first(start)
     known = start.n_iter == 0 and start.labels is not None
-    previous, centers = start.previous, start.centers.astype(dtype).astype(np.float64)
+    previous, centers = start.previous, rounded(start.centers, dtype)
     n_iter, converged, shift = start.n_iter, start.converged, start.shift
     rechecked = start.rechecked
 
@@ -194,7 +194,7 @@ def iterate(
         found = means(points, clusters, centers)
         if project is not None:
             found = project(found)
-        previous, centers = centers, found.astype(dtype).astype(np.float64)
+        previous, centers = centers, rounded(found, dtype)
         n_iter += 1
         changed, doubts = points.group.sum([clusters.changed, clusters.rechecked]).tolist()
         rechecked += doubts
@@ -202,7 +202,9 @@ def iterate(
             converged = "strict"
         else:
             with np.errstate(over="ignore"):  # from given centres far off
-                shift = float(np.sum(np.square((centers - previous) * points.scale)))
+                difference = centers - previous
+                difference *= points.scale
+                shift = float(np.square(difference, out=difference).sum())
             converged = "tol" if shift <= tol else ""
         if observe is not None:
             seen = clusters.labels, clusters.sums, clusters.counts
@@ -220,6 +222,11 @@ def iterate(
         shift=shift,
         rechecked=rechecked,
     )
+
+
+def rounded(centers: Float64, dtype: Any) -> Float64:
+    """Centres in the precision that they are kept in, as float64; not copied if that is it."""
+    return centers.astype(dtype, copy=False).astype(np.float64, copy=False)
 
 
 def _of_all(points: Points, number: int) -> int:

@@ -26,12 +26,16 @@ def means(points: Points, clusters: Clusters, centers: Float64) -> Float64:
     sums, counts = _relocated(points, clusters, centers)
     # As in scikit-learn, an empty cluster that found no row sits on the largest one.
     source = np.where(counts > 0, np.arange(len(counts)), np.argmax(counts))
-    sums, counts = sums[source], counts[source, None]
+    sums, counts = sums[source], counts[source, None]  # copies
     if points.integer:
         # Exact up to the one division, so the same wherever the origin lies.
-        found: Float64 = (sums + counts * points.origin) / counts
-        return found
-    return sums / counts / points.scale + points.origin
+        sums += counts * points.origin
+        sums /= counts
+        return sums
+    sums /= counts
+    sums /= points.scale
+    sums += points.origin
+    return sums
 
 
 def inertia(way: Way, clusters: Clusters, centers: Float64) -> float:

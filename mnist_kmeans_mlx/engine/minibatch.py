@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import sparse
+from scipy.sparse import csr_matrix, issparse
 
 from mnist_kmeans_mlx.device import Device
-from mnist_kmeans_mlx.engine.nearest import Nearest, dense
+from mnist_kmeans_mlx.engine import csr
+from mnist_kmeans_mlx.engine.nearest import Nearest
 from mnist_kmeans_mlx.engine.points import Float64
 
 
@@ -47,14 +48,17 @@ def step(
     labels = nearest.labels(batch)
     shares = np.ones(n) if weights is None else weights
     gained = np.bincount(labels, weights=shares, minlength=k)
-    by_label = sparse.csr_matrix((shares, (labels, np.arange(n))), shape=(k, n))
-    total = counts + gained
+    total, found = counts + gained, gained > 0
     with np.errstate(over="ignore"):  # where inertia leaves float64 as well
-        sums = centers * counts[:, None] + by_label @ dense(batch).astype(np.float64)
-    found = gained > 0
-    moved = centers.copy()
-    moved[found] = sums[found] / total[found, None]
-    return moved, total, nearest.inertia(batch, labels, weights)
+        sums = centers * counts[:, None]
+        if issparse(batch):
+            csr.add(sums, batch, labels, batch.data * csr.along(batch, shares))
+        else:
+            by_label = csr_matrix((shares, (labels, np.arange(n))), shape=(k, n))
+            sums += by_label @ batch.astype(np.float64)
+        np.divide(sums, total[:, None], out=sums, where=found[:, None])
+    sums[~found] = centers[~found]
+    return sums, total, nearest.inertia(batch, labels, weights)
 
 
 def reassign(
@@ -95,7 +99,8 @@ def reassign(
     moved = int(rare.sum())
     if moved:
         rows = random_state.choice(n, replace=False, size=moved)
-        centers[rare] = dense(batch[rows])
+        chosen = batch[rows]
+        centers[rare] = chosen.toarray() if issparse(batch) else chosen
         counts[rare] = counts[~rare].min()
     return moved
 

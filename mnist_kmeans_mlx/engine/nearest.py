@@ -8,17 +8,20 @@ others: float64 decides them, each by itself.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import issparse
 
 from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, Device, product, slices
+from mnist_kmeans_mlx.engine import csr
 from mnist_kmeans_mlx.engine.centers import tolerance
 from mnist_kmeans_mlx.engine.decision import HUGE, TINY, decide_pairs, euclidean, power_of_two
 from mnist_kmeans_mlx.engine.exact import Exact, joined
 from mnist_kmeans_mlx.engine.points import Float64, Labels
-from mnist_kmeans_mlx.engine.ways import comparing
+from mnist_kmeans_mlx.engine.ways import Compared, ComparedSparse, comparing
 
 # Bytes of float64 rows, or of their distances, that a core works on at once.
 BLOCK, STEP_BYTES = 1 << 20, 4 << 20
@@ -43,6 +46,11 @@ class Nearest:
 
     def __init__(self, centers: Float64, device: Device) -> None:
         self.centers, self.device = centers, device
+
+    @cached_property
+    def _compared(self) -> Compared:
+        """The centres as dense rows are compared with, and with this the frame of both."""
+        centers, device = self.centers, self.device
         d = centers.shape[1]
         origin, largest = _middle(centers), float(np.abs(centers).max())
         reach = float(np.abs(centers - origin).max())
@@ -58,11 +66,16 @@ class Nearest:
         moved = (centers - origin) * self._scale
         norms_sq = np.square(moved).sum(axis=1)
         comparison, factor = comparing(device), (-2.0 * moved).astype(np.float32).T
-        self._compared = comparison(device, factor, norms_sq.astype(np.float32))
+        compared = comparison(device, factor, norms_sq.astype(np.float32))
         rounding, largest_norm = comparison.rounding(device), float(np.sqrt(norms_sq.max()))
         slope, self._offset = tolerance(rounding, d, largest_norm)
         # The norm of a row is itself a sum of float32.
         self._slope = slope * (1 + (d + 4) * FLOAT32_ROUNDOFF)
+        return compared
+
+    @cached_property
+    def _of_sparse(self) -> ComparedSparse:
+        return ComparedSparse(self.centers, self.device)
 
     def labels(self, rows: Any) -> Labels:
         """The nearest centre of each row in float64 arithmetic; of equally near ones the first.
@@ -76,13 +89,15 @@ class Nearest:
         -------
         ndarray of shape (n,), int32
         """
+        if issparse(rows):
+            return self._of_sparse.labels(rows)[0]
         n = rows.shape[0]
         labels = np.zeros(n, dtype=np.int32)
         if len(self.centers) == 1:
             return labels
 
         def decide(part: slice) -> None:
-            block = dense(rows[part])
+            block = rows[part]
             moved = self._moved(block)
             label, doubtful, close = self._compared.nearest(moved, self._slope, self._offset)
             if len(doubtful) > 0:
@@ -98,11 +113,13 @@ class Nearest:
 
         In the units of the rows squared; infinite where float64 does not reach.
         """
+        if issparse(rows):
+            return csr.distances_sq(csr.canonical(rows), self.centers, labels, self.device.host)
         costs = np.empty(rows.shape[0])
 
         def measure(part: slice) -> None:
             with np.errstate(over="ignore"):
-                difference = dense(rows[part]) - self.centers[labels[part]]
+                difference = rows[part] - self.centers[labels[part]]
                 costs[part] = np.square(difference, out=difference).sum(axis=1)
 
         host = self.device.host
@@ -138,13 +155,17 @@ class Nearest:
         ValueError
             A distance is larger than the dtype of `out` holds.
         """
+        if issparse(rows):
+            self._of_sparse.distances(rows, out)
+            _check_held(out)
+            return
         origin = _middle(self.centers)
         moved = self.centers - origin
         with np.errstate(over="ignore"):
             norms_sq = np.vecdot(moved, moved)
 
         def measure(part: slice) -> None:
-            block, found = dense(rows[part]), out[part]
+            block, found = rows[part], out[part]
             with np.errstate(over="ignore", invalid="ignore"):
                 shifted = block - origin
                 own = np.vecdot(shifted, shifted)
@@ -158,11 +179,7 @@ class Nearest:
                 for some in slices(len(row), len(block)):
                     pair = row[some], center[some]
                     found[pair] = euclidean(block[pair[0]], self.centers[pair[1]])
-            if not np.isfinite(found).all():
-                raise ValueError(
-                    f"Distances of these rows to the centers are larger than {out.dtype} holds, "
-                    f"{np.finfo(out.dtype).max:.2g}: divide X and the centers by a large number."
-                )
+            _check_held(found)
 
         width = 8 * max(self.centers.shape)
         self.device.host.map(measure, slices(rows.shape[0], max(1, STEP_BYTES // width)))
@@ -183,10 +200,13 @@ class Nearest:
             return block.astype(np.float32, copy=False)
 
 
-def dense(rows: Any) -> npt.NDArray[Any]:
-    """Rows as an array, of the dtype that they have."""
-    block: npt.NDArray[Any] = rows.toarray() if hasattr(rows, "toarray") else np.asarray(rows)
-    return block
+def _check_held(distances: npt.NDArray[Any]) -> None:
+    """Refuse distances that are no numbers of their dtype."""
+    if not np.isfinite(distances).all():
+        raise ValueError(
+            f"Distances of these rows to the centers are larger than {distances.dtype} holds, "
+            f"{np.finfo(distances.dtype).max:.2g}: divide X and the centers by a large number."
+        )
 
 
 def _middle(centers: Float64) -> Float64:

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_matrix, issparse
 
 from mnist_kmeans_mlx.device import Device, slices
 from mnist_kmeans_mlx.distributed import ALONE, Group
+from mnist_kmeans_mlx.engine import csr
 from mnist_kmeans_mlx.engine.exact import BLOCK, Exact, joined
 from mnist_kmeans_mlx.engine.frame import Frame
 
@@ -74,6 +76,8 @@ class Points:
         Number of this rank's first row.
     origin, scale, limit, depth, integer
         The frame: see `Frame`.
+    is_sparse : bool
+        Whether rows are a CSR matrix, whose origin is zero.
     is_narrow : bool
         Whether rows are given as whole numbers of one or two bytes, from which others are made as
         quickly as copied.
@@ -94,7 +98,8 @@ class Points:
         spare: int | None = None,
         stage: Stage = unwatched,
     ) -> None:
-        self.rows = rows
+        self.is_sparse = issparse(rows)
+        self.rows = rows = csr.canonical(rows) if self.is_sparse else rows
         self.stage = stage
         self.device, self.host = device, device.host
         self.weights = weights
@@ -114,19 +119,43 @@ class Points:
             usual = group.min(np.median(heavy) if len(heavy) else self._heaviest)
             self._weight_depth = float(np.log2(self._heaviest) - np.log2(usual))
         self._is_float32 = rows.dtype in (np.float16, np.float32)
-        low, high, whole = self._range()
-        most = min(SAMPLE, max(8, SAMPLE_BYTES // (8 * self.d)))
-        sample = self.pick(np.arange(0, self.total, -(-self.total // most)))
-        frame = Frame.of(low, high, whole, sample, self._is_float32)
+        frame = self._sparse_frame() if self.is_sparse else self._frame()
         self.origin, self.scale, self.limit = frame.origin, frame.scale, frame.limit
         self.depth, self.integer = frame.depth, frame.integer
         self._moves_narrow = frame.moves_narrow
-        dense, dtype = not hasattr(rows, "toarray"), rows.dtype
-        self.is_narrow = dense and self.integer and dtype.kind in "biu" and dtype.itemsize <= 2
+        narrow = rows.dtype.kind in "biu" and rows.dtype.itemsize <= 2
+        self.is_narrow = narrow and self.integer and not self.is_sparse
         self.is_deep = self.depth + self._weight_depth > DEEP
         grid = None if self.is_deep else GRID
         self.row_sums = self.exact(self.limit, self.integer, self.depth, grid)
         self.weight_sums = self.exact(1, whole=True, grid=grid)
+
+    def _frame(self) -> Frame:
+        low, high, whole = self._range()
+        most = min(SAMPLE, max(8, SAMPLE_BYTES // (8 * self.d)))
+        sample = self.pick(np.arange(0, self.total, -(-self.total // most)))
+        return Frame.of(low, high, whole, sample, self._is_float32)
+
+    def _sparse_frame(self) -> Frame:
+        largest, least, whole = 0.0, np.inf, True
+        for part in csr.parts(self.rows):
+            sizes = np.abs(csr.block(self.rows, part).data)
+            whole = whole and bool(np.all(sizes == np.rint(sizes)))
+            largest = float(np.maximum(largest, sizes.max(initial=0)))
+            least = min(least, float(sizes.min(initial=np.inf, where=sizes > 0)))
+            if not np.isfinite(largest):
+                break
+        largest, least = float(self.group.max(largest)), float(self.group.min(least))
+        if not np.isfinite(largest):
+            raise ValueError("Input X contains NaN or infinity.")
+        reach = np.array([largest, least] if largest > 0 else [0.0])
+        if least < largest * 2.0**-DEEP:  # perhaps by far in a single column, perhaps nowhere else
+            reach = np.zeros(self.d)
+            for part in csr.parts(self.rows):
+                block = csr.block(self.rows, part)
+                np.maximum.at(reach, block.indices, np.abs(block.data))
+            reach = self.group.max(reach)
+        return Frame.about_zero(self.d, reach, bool(self.group.min(whole)))
 
     def _range(self) -> tuple[Float64, Float64, bool]:
         """Lowest and highest value of each feature, and whether all values are whole numbers."""
@@ -163,12 +192,12 @@ class Points:
     def raw(self, index: Index | slice | list[int], dtype: Any = np.float64) -> npt.NDArray[Any]:
         """Rows as given, in float64 or another dtype."""
         rows = self.given(index)
-        given = rows.toarray() if hasattr(rows, "toarray") else rows
+        given = rows.toarray() if self.is_sparse else rows
         return given.astype(dtype, copy=isinstance(index, slice))
 
     def given(self, index: Index | slice | list[int]) -> Any:
         """Rows as they came, not necessarily copied."""
-        if isinstance(index, slice) or hasattr(self.rows, "toarray"):
+        if isinstance(index, slice) or self.is_sparse:
             return self.rows[index]
         return self.rows.take(index, axis=0)
 
@@ -185,6 +214,18 @@ class Points:
         picked = np.empty_like(found)
         picked[np.argsort(owner, kind="stable")] = found
         return picked
+
+    def pick_given(self, index: Index) -> Any:
+        """The same rows as `pick` gives, but sparse ones as a CSR matrix."""
+        if not self.is_sparse:
+            return self.pick(index)
+        owner = np.searchsorted(self.ends, index, side="right")
+        mine = csr.block(self.rows, index[owner == self.group.rank] - self.offset)
+        lengths = self.group.gather(np.diff(mine.indptr).astype(np.int64))
+        data, columns = self.group.gather(mine.data), self.group.gather(mine.indices)
+        ends = np.concatenate([[0], np.cumsum(lengths)])
+        found = csr_matrix((data, columns, ends), shape=(len(index), self.d))
+        return found[np.argsort(np.argsort(owner, kind="stable"))]
 
     def moved(self, index: Index | slice) -> Float64:
         """Moved and scaled rows in float64."""
@@ -291,8 +332,12 @@ class Points:
         norms = Exact(self.d * self.limit**2 * (1 + 1e-9), self.total, self.integer)
         norm_sq = float(joined(self.group.sum(norms.sums(np.atleast_1d(norms_sq)))))
         variance = (norm_sq / self.total - float(np.square(mean).sum())) / self.d
-        weighted = norm_sq if self.weights is None else self.sum(norms_sq, self.integer)
+        weighted = norm_sq if self.weights is None else self.norm_sq(norms_sq)
         return weighted, max(0.0, variance)
+
+    def norm_sq(self, norms_sq: Float64) -> float:
+        """The weighted sum of the squared norms of all rows of all ranks."""
+        return self.sum(norms_sq, self.integer)
 
     # Distances in float64
 
@@ -314,6 +359,8 @@ class Points:
         -------
         ndarray of shape (m,), float64
         """
+        if self.is_sparse:
+            return self._sparse_distances_sq(index, centers, owner)
         result = np.empty(self.n if index is None else len(index))
 
         def measure(part: slice) -> None:
@@ -322,6 +369,14 @@ class Points:
 
         self.host.map(measure, self.host_parts(len(result)))
         return result
+
+    def _sparse_distances_sq(
+        self, index: Index | None, centers: Float64, owner: npt.NDArray[np.integer[Any]]
+    ) -> Float64:
+        rows = self.rows if index is None else self.rows[index]
+        if self.scale != 1:
+            rows = rows * self.scale
+        return csr.distances_sq(rows, centers * self.scale, owner, self.host)
 
     def inertia(self, centers: Float64, labels: Labels) -> float:
         """Weighted sum of squared distances of the moved and scaled rows to their centres."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from mnist_kmeans_mlx.engine import csr
 from mnist_kmeans_mlx.engine.points import Float64, Index
 
 # Rows to scale at once: temporaries stay in cache.
@@ -41,19 +42,19 @@ def unit_rows(rows: Any) -> Any:
     """
     slack = 16 * float(np.finfo(rows.dtype if rows.dtype.kind == "f" else np.float64).eps)
     scaled = rows.astype(np.float64)
+    if sparse.issparse(scaled):
+        scaled = csr.canonical(scaled)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for sizes in _sparse_sizes(scaled, slack):
+                scaled.data /= csr.along(scaled, sizes)
+        return scaled
     n, d = rows.shape
     step = max(1, STEP_BYTES // (8 * d))
     for start in range(0, n, step):
         part = slice(start, min(start + step, n))
         with np.errstate(over="ignore", invalid="ignore"):  # infinity becomes NaN: who asks refuses
-            if sparse.issparse(scaled):
-                entries = slice(scaled.indptr[part.start], scaled.indptr[part.stop])
-                lengths = np.diff(scaled.indptr[part.start : part.stop + 1])
-                for sizes in _sizes(scaled[part].toarray(), slack):
-                    scaled.data[entries] /= np.repeat(sizes, lengths)
-            else:
-                for sizes in _sizes(scaled[part], slack):
-                    scaled[part] /= sizes[:, None]
+            for sizes in _sizes(scaled[part], slack):
+                scaled[part] /= sizes[:, None]
     return scaled
 
 
@@ -86,6 +87,20 @@ def _sizes(block: Float64, slack: float) -> tuple[Float64, Float64]:
     largest[largest == 0] = 1
     # Squares of what is at most one neither overflow nor vanish together.
     norms = np.sqrt(np.square(block / largest[:, None]).sum(axis=1))
+    return _unless_done(largest, norms, slack)
+
+
+def _sparse_sizes(rows: Any, slack: float) -> tuple[Float64, Float64]:
+    """The same of CSR rows."""
+    largest = csr.of_rows(np.maximum, rows, np.abs(rows.data))
+    largest[largest == 0] = 1
+    shares = rows.data / csr.along(rows, largest)
+    norms = np.sqrt(csr.of_rows(np.add, rows, np.square(shares)))
+    return _unless_done(largest, norms, slack)
+
+
+def _unless_done(largest: Float64, norms: Float64, slack: float) -> tuple[Float64, Float64]:
+    """The same, but one where a row is of unit length or zero."""
     done = (np.abs(largest * norms - 1) <= slack) | (norms == 0)
     largest[done] = norms[done] = 1
     return largest, norms

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -22,6 +22,11 @@ from mnist_kmeans_mlx.engine.mlx.way import MlxWay
 from mnist_kmeans_mlx.engine.plain import PlainWay
 from mnist_kmeans_mlx.engine.points import Float64, Index, Points
 from mnist_kmeans_mlx.engine.seeding.sampling import Source
+from mnist_kmeans_mlx.engine.sparse.comparison import SparseComparison
+from mnist_kmeans_mlx.engine.sparse.way import SparseWay
+
+Compared: TypeAlias = HostComparison | MlxComparison
+ComparedSparse: TypeAlias = SparseComparison
 
 # Numbers of rows, and scores, up to which one piece is quicker than threads and bounds: measured by
 # scripts/bench_shapes.py --crossing.
@@ -113,7 +118,8 @@ class Way(Protocol):
         """Greedy k-means++ from each of several sources of draws.
 
         Returns for each the numbers of the chosen rows among all ranks' ``(k,)``, and labels: which
-        of them is nearest to each of this rank's rows, of equally near ones the first.
+        of them is nearest to each of this rank's rows, of equally near ones the first; None where
+        that is not known.
         """
 
 
@@ -207,15 +213,19 @@ def choose(points: Points, k: int, algorithm: str = "auto", choice: Choice | Non
     device = points.device
     choice = choice or decide(device, algorithm, points.n, points.d, k)
     name, why = choice.name, choice.why
-    if name == "mlx" and points.is_deep:
+    if points.is_sparse:
+        name, why = "sparse", "rows stay sparse, on the host"
+    elif name == "mlx" and points.is_deep:
         name, why = "host", "a few rows are far larger than the others, and sums need more digits"
-    if name == "plain" and not _in_one_piece(points):
-        name, why = "host", "rows that are read in parts, sparse, or on several ranks"
-    way: PlainWay | HostWay | MlxWay
+    elif name == "plain" and not _in_one_piece(points):
+        name, why = "host", "rows are read in parts or on several ranks"
+    way: PlainWay | HostWay | MlxWay | SparseWay
     if name == "mlx":
         check(device)
         otherwise = cache(lambda: HostWay(points))
         way = MlxWay(points, otherwise, seeds=device.kind != "cpu")
+    elif name == "sparse":
+        way = SparseWay(points)
     else:
         way = PlainWay(points) if name == "plain" else HostWay(points)
     way.why = f"{name}: {why}"
@@ -227,6 +237,6 @@ def _in_one_piece(points: Points) -> bool:
     return isinstance(points.rows, np.ndarray) and points.group.size == 1 and points.keep
 
 
-def comparing(device: Device) -> type[HostComparison] | type[MlxComparison]:
+def comparing(device: Device) -> type[Compared]:
     """What compares any rows with fitted centres."""
     return HostComparison if device.kind == "cpu" else MlxComparison

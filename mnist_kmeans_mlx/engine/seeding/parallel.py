@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import sparse
 
 from mnist_kmeans_mlx.device import slices
 from mnist_kmeans_mlx.engine.exact import BLOCK, joined
@@ -46,22 +47,23 @@ def parallel(points: Points, k: int, random_state: np.random.RandomState) -> Ind
     VLDB 2012.
     """
     candidates = first_row(points, random_state)
-    rows = points.pick(candidates)
+    rows = [points.pick_given(candidates)]
     nearest = np.zeros(points.n, dtype=np.int32)
-    closest = points.distances_sq(None, rows, nearest)
+    closest = points.distances_sq(None, points.pick(candidates), nearest)
     for _ in range(ROUNDS):
         drawn = points.group.gather(_hits(points, closest, OVERSAMPLING * k, random_state))
         if len(drawn) == 0:
             continue
-        found = points.pick(drawn)
-        _approach(points, found, len(candidates), closest, nearest)
-        candidates, rows = np.concatenate([candidates, drawn]), np.concatenate([rows, found])
+        _approach(points, points.pick(drawn), len(candidates), closest, nearest)
+        candidates = np.concatenate([candidates, drawn])
+        rows.append(points.pick_given(drawn))
     del closest
     if len(candidates) < k:
         return _plus_plus(points, k, random_state)
     behind = _weight_behind(points, nearest, len(candidates))
     del nearest
-    kept = _plus_plus(Points(rows, points.device, behind), k, random_state)
+    together = sparse.vstack(rows, "csr") if points.is_sparse else np.concatenate(rows)
+    kept = _plus_plus(Points(together, points.device, behind), k, random_state)
     return candidates[kept]
 
 

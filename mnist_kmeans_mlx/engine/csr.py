@@ -1,0 +1,147 @@
+"""Arithmetic of sparse rows, a block at a time; none of it makes more than a block dense."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from mnist_kmeans_mlx.device import Device, slices
+from mnist_kmeans_mlx.engine.decision import squared_distances
+
+Float64 = npt.NDArray[np.float64]
+Index = npt.NDArray[np.intp]
+Labels = npt.NDArray[np.int32]
+Result = TypeVar("Result")
+
+# Entries of rows times columns of a product that a thread works on at once, and how few entries at
+# least: with less, what Python does in between counts.
+WORK, ENTRIES = 1 << 21, 1 << 15
+# Numbers of a product that are made at once.
+PRODUCTS = 1 << 20
+# Bytes of rows that are made dense at once.
+DENSE_BYTES = 4 << 20
+# Below this share of what was added and subtracted, cancellation has cost a square too many digits.
+CANCELLED = 1e-4
+
+
+def canonical(rows: Any) -> Any:
+    """CSR rows that name each column once, in order: a copy where they do not."""
+    if not rows.has_canonical_format:
+        rows = rows.copy()
+        rows.sum_duplicates()
+    return rows
+
+
+def parts(rows: Any, width: int = 1) -> list[slice]:
+    """Slices of rows that are worth a thread's while, for products of this width."""
+    n, most, entries = rows.shape[0], max(1, PRODUCTS // width), max(ENTRIES, WORK // width)
+    found, start = [], 0
+    while start < n:
+        full = int(np.searchsorted(rows.indptr, rows.indptr[start] + entries, side="right")) - 1
+        stop = min(n, start + most, max(full, start + 1))
+        found.append(slice(start, stop))
+        start = stop
+    return found
+
+
+def each(
+    function: Callable[[slice], Result], rows: Any, host: Device, width: int = 1
+) -> list[Result]:
+    """Results of a function of parts of rows, which threads share if there is more than one."""
+    found = parts(rows, width)
+    return [function(found[0])] if len(found) == 1 else host.map(function, found)
+
+
+def block(rows: Any, index: slice | Index) -> Any:
+    """Some of the rows, in float64; a slice is not copied where it need not be."""
+    if not isinstance(index, slice):
+        return rows[index].astype(np.float64, copy=False)
+    start, stop, _ = index.indices(rows.shape[0])
+    if (start, stop) == (0, rows.shape[0]) and rows.dtype == np.float64:
+        return rows
+    entries = slice(rows.indptr[start], rows.indptr[stop])
+    data = rows.data[entries].astype(np.float64, copy=False)
+    ends = rows.indptr[start : stop + 1] - rows.indptr[start]
+    return sparse.csr_matrix(
+        (data, rows.indices[entries], ends), shape=(stop - start, rows.shape[1]), copy=False
+    )
+
+
+def of_rows(ufunc: np.ufunc, rows: Any, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """What an operation makes of the values of each row's entries; zero where it has none."""
+    found = np.zeros(rows.shape[0], dtype=values.dtype)
+    full = np.flatnonzero(np.diff(rows.indptr))
+    if len(full) > 0:
+        found[full] = ufunc.reduceat(values, rows.indptr[full])
+    return found
+
+
+def along(rows: Any, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A value of each row, for each of its entries."""
+    return np.repeat(values, np.diff(rows.indptr))
+
+
+def norms_sq(rows: Any) -> Float64:
+    """Squared norms of rows, as they are multiplied with themselves."""
+    squares = sparse.csr_matrix(
+        (np.square(rows.data), rows.indices, rows.indptr), shape=rows.shape, copy=False
+    )
+    found: Float64 = squares @ np.ones(rows.shape[1])
+    return found
+
+
+def add(total: Float64, rows: Any, labels: npt.NDArray[Any], values: Float64) -> None:
+    """Add values of the entries of rows to the sums ``(k, d)`` that these are labelled with."""
+    place = along(rows, labels.astype(np.intp) * rows.shape[1])
+    place += rows.indices
+    np.add.at(total.reshape(-1), place, values)
+
+
+def distances_sq(rows: Any, centers: Float64, owner: npt.NDArray[Any], host: Device) -> Float64:
+    """Squared distances ``(n,)`` of CSR rows, each to its own centre, as differences give them.
+
+    Parameters
+    ----------
+    rows : CSR matrix of shape (n, d)
+    centers : ndarray of shape (k, d), float64
+    owner : ndarray of int, shape (n,)
+        For each row the centre to measure to.
+    host : Device
+        Whose threads share the work.
+    """
+    found = np.empty(rows.shape[0])
+    with np.errstate(over="ignore"):
+        squares = np.vecdot(centers, centers)
+
+    def measure(part: slice) -> None:
+        some = block(rows, part)
+        place = along(some, owner[part].astype(np.intp) * centers.shape[1])
+        place += some.indices
+        beside = centers.reshape(-1).take(place)
+        with np.errstate(over="ignore", invalid="ignore"):
+            # |x - c|^2 = |c|^2 + x (x - 2 c)
+            beside *= -2
+            beside += some.data
+            beside *= some.data
+            size = squares[owner[part]]
+            result = size + of_rows(np.add, some, beside)
+            lost = np.flatnonzero(~((result > CANCELLED * size) & (size > 1e-280)))
+        for few in dense_parts(len(lost), rows.shape[1]):
+            index = lost[few]
+            dense = some[index].toarray()
+            fractions, exponents = squared_distances(dense, centers[owner[part][index]])
+            with np.errstate(over="ignore"):
+                result[index] = np.ldexp(fractions, np.maximum(exponents, -2000))
+        found[part] = result
+
+    each(measure, rows, host)
+    return found
+
+
+def dense_parts(n: int, d: int) -> list[slice]:
+    """Slices of `n` rows that may be made dense at once."""
+    return slices(n, max(1, DENSE_BYTES // (8 * d)))

@@ -1,0 +1,180 @@
+"""Sparse rows compared with dense centres in float64, and how far that can be from the truth.
+
+A score is ``|c|^2 - 2 x.c``, added up in the order that scikit-learn adds it in: where centres are
+as near as float64 can tell, such as unit vectors that share no column with a row, it is the same
+one that is taken.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mnist_kmeans_mlx.device import Device
+from mnist_kmeans_mlx.engine import csr
+from mnist_kmeans_mlx.engine.decision import decide_pairs, euclidean, power_of_two
+from mnist_kmeans_mlx.engine.points import Float64, Index, Labels
+
+# Between these squares of centres and of rows are numbers of float32, or nearly.
+NEAR, FAR = 1e-10, 1e10
+# With fewer centres than this, products in float32 are no quicker.
+FEW = 8
+
+
+class SparseComparison:
+    """Centres, ready to be compared with CSR rows.
+
+    Parameters
+    ----------
+    centers : ndarray of shape (k, d), float64
+        Finite.
+    device : Device
+        Beside whose host's threads share the work.
+    """
+
+    def __init__(self, centers: Float64, device: Device) -> None:
+        self.centers, self.host = centers, device.host
+        largest = float(max(centers.max(), -centers.min()))
+        self._scale = 1.0 if largest == 0 or NEAR < largest < FAR else power_of_two(largest)
+        scaled = centers if self._scale == 1 else centers * self._scale
+        # For each column what all centres have there, side by side.
+        self._columns = np.ascontiguousarray(scaled.T)
+        self._norms_sq = np.einsum("ij,ij->i", scaled, scaled)
+        self._norms = np.sqrt(self._norms_sq)
+        self._largest = float(self._norms.max())
+        self._narrow = self._columns.astype(np.float32) if len(centers) >= FEW else None
+
+    def labels(self, rows: Any) -> tuple[Labels, int]:
+        """The nearest centre of each row, of equally near ones the first; how many were in doubt.
+
+        Parameters
+        ----------
+        rows : CSR matrix of shape (n, d)
+            Finite numbers of any real dtype.
+        """
+        labels = np.zeros(rows.shape[0], dtype=np.int32)
+        if len(self.centers) == 1:
+            return labels, 0
+
+        # To merge entries of the same column takes longer than to compare: not for all.
+        apart = bool(rows.has_canonical_format)
+
+        def decide(part: slice) -> int:
+            with np.errstate(over="ignore", invalid="ignore"):
+                labels[part], doubtful = self._nearest(csr.block(rows, part), apart)
+            return doubtful
+
+        return labels, sum(csr.each(decide, rows, self.host, len(self.centers)))
+
+    def _nearest(self, block: Any, apart: bool) -> tuple[Labels, int]:
+        """The same of a block: float32 decides most rows, float64 most others."""
+        scaled = block if self._scale == 1 else block * self._scale
+        row: Any = slice(None)
+        label = np.empty(block.shape[0], dtype=np.int32)
+        if apart and self._narrow is not None:
+            label, row = self._least(self._scores(scaled, self._narrow), scaled, 2.0**-24, apart)
+            if len(row) == 0:
+                return label, 0
+            block, scaled = block[row], scaled[row]
+        scores = self._scores(scaled, self._columns)
+        label[row], doubtful = self._least(scores, scaled, 2.0**-53, apart)
+        if len(doubtful) == 0:
+            return label, 0
+        merged = csr.canonical(block[doubtful])
+        again, left = self._differ(merged, scores[doubtful])
+        doubtful = doubtful[left]
+        label[doubtful if isinstance(row, slice) else row[doubtful]] = again
+        return label, len(doubtful)
+
+    def _scores(self, scaled: Any, columns: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Scores ``(m, k)``, in the precision of the columns."""
+        scores: npt.NDArray[Any] = scaled.astype(columns.dtype, copy=False) @ columns
+        scores *= -2
+        scores += self._norms_sq.astype(columns.dtype)
+        return scores
+
+    def _least(
+        self, scores: npt.NDArray[Any], scaled: Any, roundoff: float, apart: bool
+    ) -> tuple[Labels, Index]:
+        """Where the least score of each row is, and which rows these leave in doubt."""
+        label = scores.argmin(axis=1).astype(np.int32)
+        best = scores[np.arange(len(label)), label].astype(np.float64)
+        # No norm is larger than this.
+        most = int(np.diff(scaled.indptr).max(initial=0))
+        times = np.sqrt(most) if apart else most
+        norm = times * max(scaled.data.max(initial=0), -scaled.data.min(initial=0))
+        slope, constant = self._rounding(most, roundoff)
+        limit = best + 2 * self._largest * (slope * norm + constant * self._largest)
+        # What was rounded up is in doubt, and so is whatever is not a number.
+        near = ~(scores > limit.astype(scores.dtype)[:, None])
+        if np.count_nonzero(near) == len(label) and np.isfinite(best).all():
+            return label, np.zeros(0, dtype=np.intp)
+        return label, np.flatnonzero((np.count_nonzero(near, axis=1) > 1) | ~np.isfinite(best))
+
+    def _rounding(self, entries: Any, roundoff: float) -> tuple[Any, float]:
+        """What norms of a row and a centre, and of a centre squared, are in the error of a score.
+
+        Factors are rounded, each of so many sums, and the squared norm, of one product for each
+        feature, in float64.
+        """
+        constant = 4 * roundoff + (len(self._columns) + 4) * 2.0**-53
+        return 2.02 * roundoff * (entries + 6), 1.01 * constant
+
+    def _differ(self, block: Any, scores: Float64) -> tuple[Labels, Index]:
+        """Nearest centres, by differences, of rows in doubt; and which of them these decide.
+
+        Centres with the same product differ by their norms alone, such as all those that share no
+        column with a row: the least score is right.
+        """
+        scaled = block if self._scale == 1 else block * self._scale
+        slope, constant = self._rounding(np.diff(scaled.indptr), 2.0**-53)
+        norms = np.sqrt(csr.norms_sq(scaled))
+        # With the norm of each centre: one far off is no reason to doubt the others.
+        error = (slope * norms)[:, None] * self._norms + constant * self._norms_sq
+        close = ~(scores - error > (scores + error).min(axis=1)[:, None])
+        products = scaled @ self._columns
+        lowest = np.where(close, products, np.inf).min(axis=1)
+        highest = np.where(close, products, -np.inf).max(axis=1)
+        told = (np.count_nonzero(close, axis=1) < 2) | (lowest == highest)
+        left = np.flatnonzero(~(told & np.isfinite(scores).all(axis=1)))
+        label = np.empty(len(left), dtype=np.int32)
+        for few in csr.dense_parts(len(left), block.shape[1]):
+            row, center = np.nonzero(close[left[few]])
+            label[few] = decide_pairs(block[left[few]].toarray(), row, self.centers, center)
+        return label, left
+
+    def distances(self, rows: Any, out: Float64) -> None:
+        """Euclidean distances of each row to each centre.
+
+        Parameters
+        ----------
+        rows : CSR matrix of shape (n, d)
+            Finite numbers of any real dtype.
+        out : ndarray of shape (n, k)
+            Takes the distances, which are exactly zero where row and centre are equal.
+        """
+        rows = csr.canonical(rows)
+
+        def measure(part: slice) -> None:
+            block = csr.block(rows, part)
+            with np.errstate(over="ignore", invalid="ignore"):
+                scaled = block if self._scale == 1 else block * self._scale
+                size = csr.norms_sq(scaled)[:, None] + self._norms_sq
+                squared = scaled @ self._columns
+                squared *= -2
+                squared += size
+                lost = ~((squared > csr.CANCELLED * size) & (size > NEAR**2) & (size < FAR**2))
+                found = np.sqrt(squared) / self._scale
+            row, center = np.nonzero(lost)
+            for few in csr.dense_parts(len(row), block.shape[1]):
+                # Pairs of a row stand side by side: it is made dense once.
+                index, place = np.unique(row[few], return_inverse=True)
+                dense = block[index].toarray()
+                own = self.centers[center[few]]
+                found[row[few], center[few]] = euclidean(dense[place], own)
+            with np.errstate(over="ignore"):
+                out[part] = found
+
+        csr.each(measure, rows, self.host, len(self.centers))
