@@ -12,9 +12,10 @@ from scipy import sparse
 
 from mnist_kmeans_mlx import BisectingKMeans, DatasetError, KMeans, MiniBatchKMeans, open_rows
 from mnist_kmeans_mlx.device import resolve
+from mnist_kmeans_mlx.engine.csr import DENSE_BYTES
 from mnist_kmeans_mlx.engine.host.rows import HostRows
 from mnist_kmeans_mlx.engine.host.sketch import sketch_bytes, sketch_pays
-from mnist_kmeans_mlx.engine.points import SAMPLE_BYTES, Points
+from mnist_kmeans_mlx.engine.points import Points
 from mnist_kmeans_mlx.memory import PROCESS_BYTES, ROW_BYTES, Plan, centers_bytes, limit, plan
 
 

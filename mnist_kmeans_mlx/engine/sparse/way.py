@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,7 @@ class SparseWay:
             self.norms_sq[part] = csr.norms_sq(block if points.scale == 1 else block * points.scale)
         self.norm_sq = points.norm_sq(self.norms_sq)
 
-    @cached_property
+    @property  # which all ranks find together: none may wait for another's lock
     def mean_variance(self) -> float:
         """Mean over the features of the variance of the scaled rows."""
         points = self.points
