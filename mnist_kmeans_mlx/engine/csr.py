@@ -10,7 +10,6 @@ import numpy.typing as npt
 from scipy import sparse
 
 from mnist_kmeans_mlx.device import Device, slices
-from mnist_kmeans_mlx.engine.decision import squared_distances
 
 Float64 = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
@@ -129,16 +128,21 @@ def distances_sq(rows: Any, centers: Float64, owner: npt.NDArray[Any], host: Dev
             beside *= some.data
             size = squares[owner[part]]
             result = size + of_rows(np.add, some, beside)
-            lost = np.flatnonzero(~((result > CANCELLED * size) & (size > 1e-280)))
-        for few in dense_parts(len(lost), rows.shape[1]):
-            index = lost[few]
-            dense = some[index].toarray()
-            fractions, exponents = squared_distances(dense, centers[owner[part][index]])
-            with np.errstate(over="ignore"):
-                result[index] = np.ldexp(fractions, np.maximum(exponents, -2000))
+            lost = np.flatnonzero(~(result > CANCELLED * size) & (size != 0))
+            result[lost] = pairs_sq(some, lost, sparse.csr_matrix(centers), owner[part][lost])
         found[part] = result
 
     each(measure, rows, host)
+    return found
+
+
+def pairs_sq(rows: Any, row: Index, centers: Any, center: Index) -> Float64:
+    """Squared distances of pairs of rows and centres, both CSR matrices, from their differences."""
+    found = np.empty(len(row))
+    longest = np.diff(rows.indptr).max(initial=0) + np.diff(centers.indptr).max(initial=0)
+    for part in slices(len(row), max(1, PRODUCTS // max(1, int(longest)))):
+        difference = rows[row[part]] - centers[center[part]]
+        found[part] = of_rows(np.add, difference, np.square(difference.data))
     return found
 
 

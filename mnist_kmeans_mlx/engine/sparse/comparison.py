@@ -7,10 +7,12 @@ one that is taken.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 from mnist_kmeans_mlx.device import Device
 from mnist_kmeans_mlx.engine import csr
@@ -125,25 +127,55 @@ class SparseComparison:
     def _differ(self, block: Any, scores: Float64) -> tuple[Labels, Index]:
         """Nearest centres, by differences, of rows in doubt; and which of them these decide.
 
-        Centres with the same product differ by their norms alone, such as all those that share no
-        column with a row: the least score is right.
+        Where all are whole numbers, scores are exact. Centres with the same product differ by their
+        norms alone, such as all those that share no column with a row: the least score is right.
         """
         scaled = block if self._scale == 1 else block * self._scale
+        whole = self._is_whole and np.all(block.data == np.rint(block.data))
+        if whole and csr.norms_sq(scaled).max() < 2.0**50:
+            left = np.flatnonzero(~np.isfinite(scores).all(axis=1))
+        else:
+            left = self._untold(scaled, scores)
+        close = self._close(scaled[left], scores[left])
+        label = np.empty(len(left), dtype=np.int32)
+        row, center = np.nonzero(close)
+        if self._scale == 1 and np.abs(block.data).max(initial=0) < FAR:
+            squared = csr.pairs_sq(block, left[row], self._sparse, center)
+            order = np.lexsort((squared, row))  # which keeps the first of equals
+            label[:] = center[order[np.searchsorted(row, np.arange(len(left)))]]
+            return label, left
+        for few in csr.dense_parts(len(left), block.shape[1]):
+            row, center = np.nonzero(close[few])
+            label[few] = decide_pairs(block[left[few]].toarray(), row, self.centers, center)
+        return label, left
+
+    def _close(self, scaled: Any, scores: Float64) -> npt.NDArray[np.bool_]:
+        """Which centres may be nearest to each row, as far as its scores tell."""
         slope, constant = self._rounding(np.diff(scaled.indptr), 2.0**-53)
         norms = np.sqrt(csr.norms_sq(scaled))
         # With the norm of each centre: one far off is no reason to doubt the others.
         error = (slope * norms)[:, None] * self._norms + constant * self._norms_sq
-        close = ~(scores - error > (scores + error).min(axis=1)[:, None])
-        products = scaled @ self._columns
+        close: npt.NDArray[np.bool_] = ~(scores - error > (scores + error).min(axis=1)[:, None])
+        return close
+
+    def _untold(self, scaled: Any, scores: Float64) -> Index:
+        """Rows of which the least score may not be that of the nearest centre."""
+        close, products = self._close(scaled, scores), scaled @ self._columns
         lowest = np.where(close, products, np.inf).min(axis=1)
         highest = np.where(close, products, -np.inf).max(axis=1)
         told = (np.count_nonzero(close, axis=1) < 2) | (lowest == highest)
-        left = np.flatnonzero(~(told & np.isfinite(scores).all(axis=1)))
-        label = np.empty(len(left), dtype=np.int32)
-        for few in csr.dense_parts(len(left), block.shape[1]):
-            row, center = np.nonzero(close[left[few]])
-            label[few] = decide_pairs(block[left[few]].toarray(), row, self.centers, center)
-        return label, left
+        return np.flatnonzero(~(told & np.isfinite(scores).all(axis=1)))
+
+    @cached_property
+    def _sparse(self) -> Any:
+        """The scaled centres as a CSR matrix: seeds, at least, are as sparse as rows."""
+        return sparse.csr_matrix(self._columns.T)
+
+    @cached_property
+    def _is_whole(self) -> bool:
+        """Whether scores of rows of whole numbers are exact."""
+        small = self._scale == 1 and self._largest < 2.0**25
+        return small and bool(np.all(self.centers == np.rint(self.centers)))
 
     def distances(self, rows: Any, out: Float64) -> None:
         """Euclidean distances of each row to each centre.
@@ -165,15 +197,18 @@ class SparseComparison:
                 squared = scaled @ self._columns
                 squared *= -2
                 squared += size
-                lost = ~((squared > csr.CANCELLED * size) & (size > NEAR**2) & (size < FAR**2))
+                lost = ~(squared > csr.CANCELLED * size)
+                odd = ~((size > NEAR**2) & (size < FAR**2))
+                row, center = np.nonzero(lost & ~odd)
+                squared[row, center] = csr.pairs_sq(scaled, row, self._sparse, center)
                 found = np.sqrt(squared) / self._scale
-            row, center = np.nonzero(lost)
+            nothing = csr.of_rows(np.maximum, block, np.abs(block.data)) == 0
+            nothing = nothing[:, None] & ~self.centers.any(axis=1)
+            found[nothing] = 0
+            row, center = np.nonzero(odd & ~nothing)
             for few in csr.dense_parts(len(row), block.shape[1]):
-                # Pairs of a row stand side by side: it is made dense once.
-                index, place = np.unique(row[few], return_inverse=True)
-                dense = block[index].toarray()
                 own = self.centers[center[few]]
-                found[row[few], center[few]] = euclidean(dense[place], own)
+                found[row[few], center[few]] = euclidean(block[row[few]].toarray(), own)
             with np.errstate(over="ignore"):
                 out[part] = found
 
