@@ -129,6 +129,7 @@ def distances_sq(rows: Any, centers: Float64, owner: npt.NDArray[Any], host: Dev
             size = squares[owner[part]]
             result = size + of_rows(np.add, some, beside)
             lost = np.flatnonzero(~(result > CANCELLED * size) & (size != 0))
+        if len(lost) > 0:
             result[lost] = pairs_sq(some, lost, sparse.csr_matrix(centers), owner[part][lost])
         found[part] = result
 

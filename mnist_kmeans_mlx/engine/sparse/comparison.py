@@ -136,6 +136,8 @@ class SparseComparison:
             left = np.flatnonzero(~np.isfinite(scores).all(axis=1))
         else:
             left = self._untold(scaled, scores)
+        if len(left) == 0:
+            return np.zeros(0, dtype=np.int32), left
         close = self._close(scaled[left], scores[left])
         label = np.empty(len(left), dtype=np.int32)
         row, center = np.nonzero(close)
@@ -200,7 +202,8 @@ class SparseComparison:
                 lost = ~(squared > csr.CANCELLED * size)
                 odd = ~((size > NEAR**2) & (size < FAR**2))
                 row, center = np.nonzero(lost & ~odd)
-                squared[row, center] = csr.pairs_sq(scaled, row, self._sparse, center)
+                if len(row) > 0:
+                    squared[row, center] = csr.pairs_sq(scaled, row, self._sparse, center)
                 found = np.sqrt(squared) / self._scale
             nothing = csr.of_rows(np.maximum, block, np.abs(block.data)) == 0
             nothing = nothing[:, None] & ~self.centers.any(axis=1)
