@@ -5,7 +5,7 @@ For each case and stage: how often the host waits for the device, how many bytes
 spent waiting, and seconds of the host besides. Where MLX finds no GPU, the CPU is taken for one:
 its seconds say nothing about a GPU, but waits, bytes and the host's part are the same.
 
-    python scripts/bench_mlx_way.py [--quick] [--json PATH]
+    python scripts/bench_mlx_way.py [--quick] [--json PATH] [CASE ...]
 """
 
 import argparse
@@ -99,6 +99,9 @@ def measure(given, k, n_init):
 def main(argv=None):
     """Print a table, and write it as JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "cases", nargs="*", metavar="CASE", help="such as uint8-20 or float64-20-10 (default all)"
+    )
     parser.add_argument("--quick", action="store_true", help="two cases of 6,000 images")
     parser.add_argument("--json", metavar="PATH")
     arguments = parser.parse_args(argv)
@@ -112,6 +115,9 @@ def main(argv=None):
     print(layout.format(*columns, "host ms/it"))
     table = []
     for dtype, k, n_init in QUICK if arguments.quick else CASES:
+        names = {f"{dtype}-{k}-{n_init}", *([f"{dtype}-{k}"] if n_init == 1 else [])}
+        if arguments.cases and not names & set(arguments.cases):
+            continue
         given = pixels if dtype == "uint8" else (pixels / 255).astype(dtype)
         model, stages = measure(given, k, n_init)
         for name in ("upload", "seeding", "iterations", "final", "other"):

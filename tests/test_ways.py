@@ -65,9 +65,13 @@ def test_the_quicker_one_is_taken(factor, name, monkeypatch):
         assert f"{each} {choice.seconds[each]:.2g} s" in choice.why
 
 
-def test_sums_of_many_digits_stay_on_the_host():
+@pytest.mark.parametrize("kind", ["far", "tiny"])
+def test_sums_of_many_digits_stay_on_the_host(kind):
     rows = oracle.make_rows("normal", 200, 3, seed=0)
-    rows[7] = 1e9
+    if kind == "far":
+        rows[7] = 1e9
+    else:  # no power of two brings these near one
+        rows *= 5e-323
     way = choose(Points(rows, taken_for_gpu()), 3)
     assert type(way) is HostWay
     assert "far larger" in way.why

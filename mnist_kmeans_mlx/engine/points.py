@@ -82,8 +82,8 @@ class Points:
         Whether rows are given as whole numbers of one or two bytes, from which others are made as
         quickly as copied.
     is_deep : bool
-        Whether usual rows or weights are so much smaller than the largest that `GRID` digits are
-        not enough.
+        Whether usual rows or weights are so much smaller than the largest, or all rows so small,
+        that `GRID` digits are not enough.
     row_sums, weight_sums : Exact
         How to sum weighted rows, moved and scaled, and weights.
     """
@@ -125,7 +125,9 @@ class Points:
         self._moves_narrow = frame.moves_narrow
         narrow = rows.dtype.kind in "biu" and rows.dtype.itemsize <= 2
         self.is_narrow = narrow and self.integer and not self.is_sparse
-        self.is_deep = self.depth + self._weight_depth > DEEP
+        # Below 2^-1000 no power of two that float64 has brings the largest near one.
+        tiny = not self.integer and 0 < self.limit < 0.5
+        self.is_deep = tiny or self.depth + self._weight_depth > DEEP
         grid = None if self.is_deep else GRID
         self.row_sums = self.exact(self.limit, self.integer, self.depth, grid)
         self.weight_sums = self.exact(1, whole=True, grid=grid)

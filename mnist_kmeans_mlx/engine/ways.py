@@ -216,7 +216,10 @@ def choose(points: Points, k: int, algorithm: str = "auto", choice: Choice | Non
     if points.is_sparse:
         name, why = "sparse", "rows stay sparse, on the host"
     elif name == "mlx" and points.is_deep:
-        name, why = "host", "a few rows are far larger than the others, and sums need more digits"
+        name, why = (
+            "host",
+            "rows are tiny, or a few far larger than the others: sums need more digits",
+        )
     elif name == "plain" and not _in_one_piece(points):
         name, why = "host", "rows are read in parts or on several ranks"
     way: PlainWay | HostWay | MlxWay | SparseWay
