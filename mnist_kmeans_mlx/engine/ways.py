@@ -218,7 +218,7 @@ def choose(points: Points, k: int, algorithm: str = "auto", choice: Choice | Non
     elif name == "mlx" and points.is_deep:
         name, why = (
             "host",
-            "rows are tiny, or a few far larger than the others: sums need more digits",
+            "rows are tiny, or a few far larger: sums need more digits",
         )
     elif name == "plain" and not _in_one_piece(points):
         name, why = "host", "rows are read in parts or on several ranks"
