@@ -35,7 +35,7 @@ class MiniBatchKMeans(BaseKMeans):
 
     Parameters, attributes, draws and stopping rules are those of
     :class:`sklearn.cluster.MiniBatchKMeans`. `device` and `device_` are additional. Only one batch
-    at a time is on the device, and of a sparse matrix only one batch at a time is dense.
+    at a time is on the device, and sparse batches stay sparse.
 
     Parameters
     ----------
