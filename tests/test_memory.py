@@ -212,7 +212,7 @@ MAKERS = {
 
 @pytest.mark.parametrize("kind", MAKERS)
 def test_what_is_more_than_free_is_refused_before_any_is_taken(kind, device, monkeypatch):
-    monkeypatch.setattr("mnist_kmeans_mlx.memory.free_bytes", lambda: 100 << 20)
+    monkeypatch.setattr("mnist_kmeans_mlx.memory.free_bytes", lambda: 64 << 20)
     rows = sparse_rows(500, 1 << 18)
     model = MAKERS[kind](40).set_params(device=device)
     tracemalloc.start()
