@@ -33,14 +33,14 @@ class PlainWay:
 
     def __init__(self, points: Points) -> None:
         self.points = points
-        self.raw, self.rows = points.raw(slice(None)), points.moved(slice(None))
-        self.norms_sq, self.norm_sq, self.mean_variance = points.convert(lambda part, block: None)
+        self.raw, self.rows = points.raw(slice(None)), np.empty((points.n, points.d))
+        self.norms_sq, self.norm_sq, self.mean_variance = points.convert(self.rows.__setitem__)
         self._norms = np.sqrt(self.norms_sq)
         self._columns = np.ascontiguousarray(np.column_stack([self.rows, np.ones(points.n)]).T)
         largest = 4 * float(self.norms_sq.max(initial=0))
         self._products_are_exact = points.integer and largest <= EXACT_FLOAT64
         # What a cluster sums of each row: its parts, which float64 adds without error, and weight.
-        weights = np.ones(points.n) if points.weights is None else points.weights
+        weights = points.weighted(np.ones(points.n))
         parts = points.row_sums.split(self.rows * weights[:, None])
         self._summed = np.hstack([*parts, points.weight_sums.split(weights).T])
 
@@ -120,18 +120,17 @@ class PlainWay:
         """scikit-learn's draws, in its order: a step of all sources at a time."""
         points, each = self.points, np.arange(len(sources))
         exact = exact_distances(points, float(self.norms_sq.max(initial=0)))
-        weights = 1.0 if points.weights is None else points.weights
         drawn = np.stack([first_row(points, source) for source in sources])
         chosen, nearest = [drawn[:, 0]], np.zeros((len(sources), points.n), dtype=np.int32)
         closest = self._closest(drawn, np.full(nearest.shape, np.inf))[:, 0]
         for step in range(1, k):
-            running = joined(np.cumsum(exact.split(closest * weights), axis=-1))
+            running = joined(np.cumsum(exact.split(points.weighted(closest)), axis=-1))
             draws = np.stack([source.uniform(size=trials) for source in sources])
             draws *= running[:, -1:]
             drawn = np.stack([*map(np.searchsorted, running, draws)])
             drawn = np.minimum(drawn, points.n - 1)
             after = self._closest(drawn, closest)
-            best = joined(exact.split(after * weights).sum(axis=-1)).argmin(axis=1)
+            best = joined(exact.split(points.weighted(after)).sum(axis=-1)).argmin(axis=1)
             after = after[each, best]
             nearest[after < closest] = step
             chosen.append(drawn[each, best])

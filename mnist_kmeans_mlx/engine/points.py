@@ -267,6 +267,10 @@ class Points:
         whole, depth = whole and self._weights_are_whole, depth + self._weight_depth
         return Exact(bound * self._heaviest, self.total, whole, depth, grid)
 
+    def weighted(self, values: Float64, part: slice = slice(None)) -> Float64:
+        """Numbers ``(..., m)`` of the rows of a part, each times the weight of its row."""
+        return values if self.weights is None else values * self.weights[part]
+
     def sum(self, values: Float64, whole: bool = False) -> float:
         """Weighted sum of a number of each row, of all ranks.
 

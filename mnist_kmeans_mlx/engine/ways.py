@@ -129,7 +129,7 @@ class Choice:
 
     Attributes
     ----------
-    name : {"plain", "host", "mlx"}
+    name : {"plain", "host", "mlx", "sparse"}
     why : str
         A sentence without its full stop.
     seconds : dict of str to float
@@ -139,6 +139,11 @@ class Choice:
     name: str
     why: str
     seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def told(self) -> str:
+        """Both in words."""
+        return f"{self.name}: {self.why}"
 
 
 def decide(
@@ -178,8 +183,7 @@ def decide(
 
 def told(device: Device, n: int, d: int, k: int, n_init: int, itemsize: int) -> str:
     """What a fit of so many rows takes on a device, in words."""
-    choice = decide(device, "auto", n, d, k, n_init, itemsize)
-    return f"{choice.name}: {choice.why}"
+    return decide(device, "auto", n, d, k, n_init, itemsize).told
 
 
 def _host_seconds(rate: Speed, n: int, d: int, k: int, n_init: int) -> float:
@@ -212,26 +216,22 @@ def choose(points: Points, k: int, algorithm: str = "auto", choice: Choice | Non
     """
     device = points.device
     choice = choice or decide(device, algorithm, points.n, points.d, k)
-    name, why = choice.name, choice.why
     if points.is_sparse:
-        name, why = "sparse", "rows stay sparse, on the host"
-    elif name == "mlx" and points.is_deep:
-        name, why = (
-            "host",
-            "rows are tiny, or a few far larger: sums need more digits",
-        )
-    elif name == "plain" and not _in_one_piece(points):
-        name, why = "host", "rows are read in parts or on several ranks"
+        choice = Choice("sparse", "rows stay sparse, on the host")
+    elif choice.name == "mlx" and points.is_deep:
+        choice = Choice("host", "rows are tiny, or a few far larger: sums need more digits")
+    elif choice.name == "plain" and not _in_one_piece(points):
+        choice = Choice("host", "rows are read in parts or on several ranks")
     way: PlainWay | HostWay | MlxWay | SparseWay
-    if name == "mlx":
+    if choice.name == "mlx":
         check(device)
         otherwise = cache(lambda: HostWay(points))
         way = MlxWay(points, otherwise, seeds=device.kind != "cpu")
-    elif name == "sparse":
+    elif choice.name == "sparse":
         way = SparseWay(points)
     else:
-        way = PlainWay(points) if name == "plain" else HostWay(points)
-    way.why = f"{name}: {why}"
+        way = PlainWay(points) if choice.name == "plain" else HostWay(points)
+    way.why = choice.told
     return way
 
 

@@ -86,24 +86,22 @@ class _Seedings:
 
     def draw(self) -> Index:
         """Numbers ``(s, t)`` of candidates."""
-        drawn, weights = [], self.points.weights
+        points, drawn = self.points, []
         for source, closest in zip(self.sources, self._closest, strict=True):
-            sampling = WeightedSampling(
-                self.points, self._exact, closest if weights is None else closest * weights
-            )
+            sampling = WeightedSampling(points, self._exact, points.weighted(closest))
             drawn.append(sampling.find(source.uniform(size=self.trials) * joined(sampling.sums)))
         return np.stack(drawn)
 
     def keep_best(self, candidates: Index) -> Index:
         """Choose the candidate of each seeding that leaves the smallest potential."""
-        points, weights, exact = self.points, self.points.weights, self._exact
+        points, exact = self.points, self._exact
         rows, left = points.pick(candidates.ravel()), self._left[:, : candidates.shape[1]]
 
         def measure(part: slice) -> Float64:
             own = left[:, :, part]
             distances = self.rows.distances_sq_to_each(part, rows).reshape(own.shape)
             np.minimum(distances, self._closest[:, None, part], out=own)
-            return exact.split(own if weights is None else own * weights[part]).sum(axis=-1)
+            return exact.split(points.weighted(own, part)).sum(axis=-1)
 
         # Twice as many rows as in float64 are in float32.
         sums = points.host.map(measure, slices(points.n, 2 * points.host_step))

@@ -58,7 +58,6 @@ def plus_plus(rows: HostRows, k: int, random_state: Source, trials: int) -> tupl
     D. Arthur and S. Vassilvitskii, *k-means++: the advantages of careful seeding*, SODA 2007.
     """
     points = rows.points
-    weights = points.weights
     chosen = np.empty(k, dtype=np.intp)
     chosen[:1] = first_row(points, random_state)
     closest = np.empty(points.n)
@@ -71,9 +70,7 @@ def plus_plus(rows: HostRows, k: int, random_state: Source, trials: int) -> tupl
     points.host.map(measure, points.host_parts())
     exact, sketch = exact_distances(points, rows.largest_norm_sq), rows.sketch(k)
     for step in range(1, k):
-        sampling = WeightedSampling(
-            points, exact, closest if weights is None else closest * weights
-        )
+        sampling = WeightedSampling(points, exact, points.weighted(closest))
         draws = random_state.uniform(size=trials) * joined(sampling.sums)
         drawn = sampling.find(draws)
         candidates = _Candidates(rows, exact, closest, points.pick(drawn), sketch)

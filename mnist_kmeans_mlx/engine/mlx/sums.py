@@ -68,15 +68,15 @@ class Slices:
 
     def split(self, parts: Sequence[mx.array]) -> list[mx.array]:
         """Slices, as whole numbers in float32, of numbers that are given as their parts."""
-        rest, found = parts[0], []
+        rest = parts[0]
+        found: list[mx.array] = []
         for place, exponent in enumerate(self._exponents):
             if place == self._second and len(parts) > 1:
                 rest = rest + parts[1]
-            slice_ = rest if exponent == 0 and place == len(self._exponents) - 1 else None
-            if slice_ is None:
-                slice_ = mx.round(rest * 2.0**-exponent)
-                rest = rest - slice_ * 2.0**exponent
-            found.append(slice_)
+            if exponent == 0:  # the last of whole numbers, of which nothing is left
+                return [*found, rest]
+            found.append(mx.round(rest * 2.0**-exponent))
+            rest = rest - found[-1] * 2.0**exponent
         return found
 
     def whole(self, a: Float64) -> Int64:

@@ -91,7 +91,7 @@ def _weight_behind(points: Points, nearest: Labels, count: int) -> Float64:
     parts = np.zeros((exact.width, count))
     for part in slices(points.n, BLOCK):
         own = nearest[part]
-        weights = np.ones(len(own)) if points.weights is None else points.weights[part]
+        weights = points.weighted(np.ones(len(own)), part)
         parts += [np.bincount(own, share, count) for share in exact.split(weights)]
     return joined(points.group.sum(parts))
 
@@ -111,6 +111,6 @@ def _hits(
         own = draws[first : max(points.offset + points.n - start, 0)]
         place = start + first - points.offset
         part = slice(place, place + len(own))
-        weighted = shares[part] if points.weights is None else shares[part] * points.weights[part]
+        weighted = points.weighted(shares[part], part)
         hits.append(points.offset + place + np.flatnonzero(own * total < weighted * expected))
     return np.concatenate(hits)

@@ -62,7 +62,7 @@ class WeightedSampling:
 
 def first_row(points: Points, random_state: Source) -> Index:
     """Number of one row, drawn by weight, as an array."""
-    weights = np.ones(points.n) if points.weights is None else points.weights
+    weights = points.weighted(np.ones(points.n))
     sampling = WeightedSampling(points, points.exact(1, whole=True), weights)
     draw = np.atleast_1d(random_state.random_sample())
     return sampling.find(draw * joined(sampling.sums), side="right")
@@ -76,7 +76,7 @@ def random_rows(points: Points, k: int, random_state: np.random.RandomState) -> 
     ndarray of int, shape (k,)
         Numbers of rows, among those of all ranks.
     """
-    shares = np.ones(points.n) if points.weights is None else points.weights.copy()
+    shares = points.weighted(np.ones(points.n))
     chosen = np.empty(0, dtype=np.intp)
     exact = points.exact(1, whole=True)
     if points.group.sum(np.count_nonzero(shares)) < k:

@@ -9,7 +9,12 @@ import numpy as np
 from mnist_kmeans_mlx.engine import csr
 from mnist_kmeans_mlx.engine.exact import joined
 from mnist_kmeans_mlx.engine.points import Float64, Index, Points
-from mnist_kmeans_mlx.engine.seeding.sampling import Source, WeightedSampling, first_row
+from mnist_kmeans_mlx.engine.seeding.sampling import (
+    Source,
+    WeightedSampling,
+    exact_distances,
+    first_row,
+)
 
 
 def plus_plus(
@@ -39,22 +44,18 @@ def plus_plus(
     ----------
     D. Arthur and S. Vassilvitskii, *k-means++: the advantages of careful seeding*, SODA 2007.
     """
-    weights, group = points.weights, points.group
-    reach = 4 * float(group.max(norms_sq.max(initial=0))) * (1 + 1e-9)
-    exact = points.exact(reach, points.integer, 2 * points.depth)
+    exact = exact_distances(points, float(norms_sq.max(initial=0)))
     chosen = np.empty(k, dtype=np.intp)
     chosen[:1] = first_row(points, random_state)
     closest = _distances_sq(points, norms_sq, points.pick_given(chosen[:1]))[0]
     for step in range(1, k):
-        sampling = WeightedSampling(
-            points, exact, closest if weights is None else closest * weights
-        )
+        sampling = WeightedSampling(points, exact, points.weighted(closest))
         draws = random_state.uniform(size=trials) * joined(sampling.sums)
         drawn = sampling.find(draws)
         left = _distances_sq(points, norms_sq, points.pick_given(drawn))
         np.minimum(left, closest, out=left)
-        sums = [exact.sums(own if weights is None else own * weights) for own in left]
-        best = int(joined(exact.over(group, np.transpose(sums))).argmin())
+        sums = [exact.sums(points.weighted(own)) for own in left]
+        best = int(joined(exact.over(points.group, np.transpose(sums))).argmin())
         chosen[step], closest = drawn[best], left[best].copy()
     return chosen
 
