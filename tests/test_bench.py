@@ -61,6 +61,26 @@ def test_a_name_that_there_is_not(option, known):
     assert "Traceback" not in done.stderr
 
 
+def test_shapes(tmp_path):
+    path = tmp_path / "shapes.json"
+    done = run("bench_shapes.py", "--quick", "--cases", "iris|100 x 2", "--out", path)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(path.read_text())["results"]
+    calls = ["fit", "predict", "one row", "score", "transform"]
+    assert [each["call"] for each in results] == 2 * calls
+    for each in results:
+        assert each["same"] == 1
+        assert each["ratio"]["low"] > 0
+        assert set(each["peak_bytes"]) == {"scikit-learn", "ours"}
+    assert "fit: median" in done.stdout
+
+
+def test_a_shape_that_there_is_not():
+    done = run("bench_shapes.py", "--cases", "irises")
+    assert done.returncode == 2
+    assert "there are the cases iris, " in done.stderr
+
+
 @pytest.mark.slow
 def test_scaling(tmp_path):
     pytest.importorskip("matplotlib")

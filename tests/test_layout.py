@@ -51,7 +51,7 @@ ENGINE_LAYERS = [
     {"engine.plain", "engine.host", "engine.mlx", "engine.sparse"},
     {"engine.centers", "engine.seeding.sampling", "engine.sphere", "engine.fingerprint"},
     {"engine.points"},
-    {"engine.exact", "engine.frame"},
+    {"engine.exact", "engine.frame", "engine.lattice"},
     {"engine.csr"},
     {"engine.decision"},
 ]

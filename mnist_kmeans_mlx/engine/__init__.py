@@ -8,8 +8,9 @@ and `ways` holds what all ways have in common, and chooses one.
 - `mlx`: the MLX way. From rows to labels on the device, in large steps. Begin with `mlx.way`.
 - `host`: the host's way. NumPy on all cores, which compares less by bounds. Begin with `host.way`.
 - `restarts`: the best of several runs; `seeding`: where they start; `means`: the M-step.
-- `points`: the rows of a fit in their `frame`; `centers`: centres in it, and the bound of what
-  products with them lose; `decision`: rows that float32 leaves in doubt, in float64; `exact`: sums
-  that no order changes; `sphere`: cosine; `fingerprint`: what tells rows from others.
+- `points`: the rows of a fit in their `frame`, as whole numbers if they lie on a `lattice`;
+  `centers`: centres in it, and the bound of what products with them lose; `decision`: rows that
+  float32 leaves in doubt, in float64; `exact`: sums that no order changes; `sphere`: cosine;
+  `fingerprint`: what tells rows from others.
 - `nearest`: what fitted centres are asked, in a frame of their own; `minibatch`: a batch at a time.
 """

@@ -52,7 +52,16 @@ class Centers:
             self.moved = points.move(centers)
             self.norms_sq = np.square(self.moved).sum(axis=1)
             self.largest_norm = float(np.sqrt(self.norms_sq.max()))
-        self.tolerance = tolerance(rounding, points.d, self.largest_norm)
+        self.tolerance = self._tolerance(rounding)
+
+    def _tolerance(self, rounding: Rounding) -> tuple[float, float]:
+        slope, constant = tolerance(rounding, self.points.d, self.largest_norm)
+        return slope, constant + self.off
+
+    @property
+    def off(self) -> float:
+        """How far scores of rows can be from those of the points of a lattice."""
+        return 2 * self.points.residual * self.largest_norm
 
     @property
     def is_near(self) -> bool:
@@ -83,7 +92,7 @@ class Centers:
             The nearest centre of each row; of equally near ones the first.
         """
         points, labels = self.points, np.empty(len(index), dtype=np.int32)
-        slope, constant = tolerance(host_rounding(), points.d, self.largest_norm)
+        slope, constant = self._tolerance(host_rounding())
 
         def decide(part: slice) -> None:
             rows = index[part]

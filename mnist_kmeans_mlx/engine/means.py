@@ -27,7 +27,7 @@ def means(points: Points, clusters: Clusters, centers: Float64) -> Float64:
     # As in scikit-learn, an empty cluster that found no row sits on the largest one.
     source = np.where(counts > 0, np.arange(len(counts)), np.argmax(counts))
     sums, counts = sums[source], counts[source, None]  # copies
-    if points.integer:
+    if points.integer and points.scale == 1:
         # Exact up to the one division, so the same wherever the origin lies.
         sums += counts * points.origin
         sums /= counts
@@ -73,7 +73,7 @@ def _relocated(points: Points, clusters: Clusters, centers: Float64) -> tuple[Fl
     weights = np.ones(len(empty))
     if points.weights is not None:
         weights = points.pick(furthest, points.weights)
-    moved = points.move(points.pick(furthest)) * weights[:, None]
+    moved = points.move_rows(points.pick(furthest)) * weights[:, None]
     owners = points.pick(furthest, labels)
     for cluster, row, owner, weight in zip(empty, moved, owners, weights, strict=True):
         sums[owner] -= row

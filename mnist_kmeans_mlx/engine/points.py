@@ -16,6 +16,7 @@ from mnist_kmeans_mlx.distributed import ALONE, Group
 from mnist_kmeans_mlx.engine import csr
 from mnist_kmeans_mlx.engine.exact import BLOCK, Exact, joined
 from mnist_kmeans_mlx.engine.frame import Frame
+from mnist_kmeans_mlx.engine.lattice import Lattice
 
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
@@ -26,6 +27,8 @@ Labels = npt.NDArray[np.int32]
 HOST_BLOCK = 4 << 20
 # Rows from which the origin is found, in as many bytes at most.
 SAMPLE, SAMPLE_BYTES = 4096, 16 << 20
+# With fewer numbers, it is not worth looking for a lattice that they lie on.
+FEWEST_ON_LATTICE = 1 << 17
 # Rows of a smaller scale may be farther apart than float64 goes.
 SMALLEST = 2.0**-1020
 # Binary digits that a number of a row keeps in a sum, counted from the largest of all. Usual
@@ -79,8 +82,12 @@ class Points:
     is_sparse : bool
         Whether rows are a CSR matrix, whose origin is zero.
     is_narrow : bool
-        Whether rows are given as whole numbers of one or two bytes, from which others are made as
-        quickly as copied.
+        Whether there are moved and scaled rows as whole numbers of one or two bytes, `narrow_rows`,
+        but for an origin: others are made from them as quickly as copied.
+    on_lattice : bool
+        Whether rows lie on a `Lattice`: then whole numbers stand for them.
+    residual : float
+        How far at most, as a vector, a moved and scaled row is from the whole numbers.
     is_deep : bool
         Whether usual rows or weights are so much smaller than the largest, or all rows so small,
         that `GRID` digits are not enough.
@@ -119,12 +126,16 @@ class Points:
             usual = group.min(np.median(heavy) if len(heavy) else self._heaviest)
             self._weight_depth = float(np.log2(self._heaviest) - np.log2(usual))
         self._is_float32 = rows.dtype in (np.float16, np.float32)
+        self._lattice: Lattice | None = None
+        self._whole: npt.NDArray[Any] | None = None
+        self.residual = 0.0
         frame = self._sparse_frame() if self.is_sparse else self._frame()
         self.origin, self.scale, self.limit = frame.origin, frame.scale, frame.limit
         self.depth, self.integer = frame.depth, frame.integer
         self._moves_narrow = frame.moves_narrow
-        narrow = rows.dtype.kind in "biu" and rows.dtype.itemsize <= 2
-        self.is_narrow = narrow and self.integer and not self.is_sparse
+        self.on_lattice = self._lattice is not None
+        given = rows.dtype.kind in "biu" and rows.dtype.itemsize <= 2 and not self.is_sparse
+        self.is_narrow = self._whole is not None or (given and self.integer)
         # Below 2^-1000 no power of two that float64 has brings the largest near one.
         tiny = not self.integer and 0 < self.limit < 0.5
         self.is_deep = tiny or self.depth + self._weight_depth > DEEP
@@ -133,10 +144,46 @@ class Points:
         self.weight_sums = self.exact(1, whole=True, grid=grid)
 
     def _frame(self) -> Frame:
-        low, high, whole = self._range()
         most = min(SAMPLE, max(8, SAMPLE_BYTES // (8 * self.d)))
         sample = self.pick(np.arange(0, self.total, -(-self.total // most)))
+        if self.total * self.d > FEWEST_ON_LATTICE and (found := self._find_lattice(sample)):
+            return found
+        low, high, whole = self._range()
         return Frame.of(low, high, whole, sample, self._is_float32)
+
+    def _find_lattice(self, sample: Float64) -> Frame | None:
+        """The frame in which rows are whole numbers, if all lie on the lattice of a sample."""
+        dtype = self.rows.dtype
+        if dtype.kind in "biu" and dtype.itemsize <= 2:
+            return None
+        lattice = Lattice.guess(sample, dtype)
+        if lattice is None:
+            return None
+        tried = (self._on_lattice(lattice, narrow) for narrow in lattice.dtypes)
+        return next(filter(None, tried), None)
+
+    def _on_lattice(self, lattice: Lattice, dtype: Any) -> Frame | None:
+        """The frame of a lattice, if all rows lie on it, no farther off than a dtype holds."""
+        kept = np.empty((self.n, self.d), dtype) if self.keep else None
+        bounds, lost = np.iinfo(dtype), threading.Event()
+
+        def verify(part: slice) -> Float64:
+            if lost.is_set():
+                return np.full(2, np.inf)
+            whole, off = lattice.whole(self.raw(part))
+            low, high = float(whole.min()), float(whole.max())
+            if not (off <= lattice.slack and bounds.min <= low and high <= bounds.max):
+                lost.set()
+            elif kept is not None:
+                kept[part] = whole
+            return np.array([off, max(high, -low)])
+
+        off, limit = self.group.max(self.folded(verify, np.maximum))
+        if self.group.max(lost.is_set()):
+            return None
+        self._lattice, self._whole = lattice, kept
+        self.residual = 1.01 * float(off + lattice.roundoff) * np.sqrt(self.d)
+        return Frame(lattice.origin, lattice.scale, float(limit), 0.0, True, False)
 
     def _sparse_frame(self) -> Frame:
         largest, least, whole = 0.0, np.inf, True
@@ -230,14 +277,20 @@ class Points:
         return found[np.argsort(np.argsort(owner, kind="stable"))]
 
     def moved(self, index: Index | slice) -> Float64:
-        """Moved and scaled rows in float64."""
+        """Moved and scaled rows in float64: of a lattice its points."""
+        if self._whole is not None:
+            return self.narrow_rows(index).astype(np.float64)
         block = self.raw(index)
+        if self._lattice is not None:
+            return self._lattice.whole(block)[0]
         block -= self.origin
         block *= self.scale
         return block
 
     def narrow(self, index: Index | slice) -> Float32:
         """Moved and scaled rows, each number rounded once; whole ones are exact."""
+        if self._whole is not None:
+            return self.narrow_rows(index).astype(np.float32)
         if not self._moves_narrow:
             return self.moved(index).astype(np.float32)
         block = self.raw(index, np.float32)
@@ -247,9 +300,19 @@ class Points:
             block *= np.float32(self.scale)
         return block
 
+    def narrow_rows(self, index: Index | slice) -> npt.NDArray[Any]:
+        """Rows in one or two bytes a number, where they are `is_narrow`."""
+        if self._whole is None:
+            return np.asarray(self.given(index))
+        return self._whole[index] if isinstance(index, slice) else self._whole.take(index, axis=0)
+
     def move(self, centers: Float64) -> Float64:
         """Centres in the frame of the moved rows."""
         return (centers - self.origin) * self.scale
+
+    def move_rows(self, rows: Float64) -> Float64:
+        """Rows as given in the frame of the moved ones: of a lattice its points."""
+        return self.move(rows) if self._lattice is None else self._lattice.whole(rows.copy())[0]
 
     def squared(self, a: float) -> float:
         """What a sum of squares of moved and scaled numbers is in the units of the rows squared.
@@ -403,6 +466,15 @@ class Points:
 
         self.host.map(fold, self.host_parts())
         return total[0]
+
+    def between(self, index: Index | slice, row: Float64) -> Float64:
+        """Squared distances of rows to another row, given: of points of a lattice whole numbers."""
+        if self._lattice is None:
+            return self.direct(index, row)
+        difference = self.moved(index)
+        difference -= self.move_rows(row)
+        squared: Float64 = np.square(difference, out=difference).sum(axis=1)
+        return squared
 
     def direct(self, index: Index | slice, centers: Float64) -> Float64:
         """Squared distances of rows, each to its own or all to the same centre."""

@@ -149,7 +149,7 @@ class BoundedAssignment:
             np.float32(self._largest_drift),
             order[: self._movers],
             np.float32(rest),
-            np.float32(16 * FLOAT32_ROUNDOFF * largest),
+            np.float32(16 * FLOAT32_ROUNDOFF * largest + 2 * self.points.residual),
             self._previous is None or self._lower is not None,
         )
 

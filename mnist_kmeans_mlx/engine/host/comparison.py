@@ -141,7 +141,8 @@ def sketched(
     """
     factor, slope = sketch.axes.centers(centers.moved, centers.norms_sq, rows.points.host)
     # The squared norms of the centres are rounded and multiplied like all else.
-    return factor, (slope, 1.01 * 4 * FLOAT32_ROUNDOFF * float(centers.norms_sq.max()))
+    constant = 1.01 * 4 * FLOAT32_ROUNDOFF * float(centers.norms_sq.max())
+    return factor, (slope, constant + centers.off)
 
 
 def two_smallest(scores: Float32) -> tuple[Index, Float32, Float32]:

@@ -101,7 +101,7 @@ class HostRows:
             One of the rows of any rank, as given.
         """
         if not self.products_are_exact:
-            return self.points.direct(index, row)
+            return self.points.between(index, row)
         distances: Float64 = self.distances_sq_to_each(index, row[None])[0]
         return distances
 
@@ -118,7 +118,7 @@ class HostRows:
             Rows of any rank, as given.
         """
         points = self.points
-        block, centers = points.narrow(index), (rows - points.origin).astype(np.float32)
+        block, centers = points.narrow(index), points.move_rows(rows).astype(np.float32)
         norms_sq, own = np.vecdot(centers, centers.astype(np.float64)), self.norms_sq[index]
         result = np.empty((len(centers), len(block)))
         result[:] = product(block, -2 * centers.T).T

@@ -140,7 +140,7 @@ class DeviceRows:
 
     def _given(self, index: slice) -> np.ndarray[Any, Any]:
         """Rows of one or two bytes a number, in the machine's order."""
-        rows = np.asarray(self.points.given(index))
+        rows = self.points.narrow_rows(index)
         return rows.astype(np.uint8 if rows.dtype == bool else rows.dtype.newbyteorder("="))
 
     def _moved(self, rows: mx.array) -> mx.array:
@@ -149,7 +149,9 @@ class DeviceRows:
             return rows
         moved = rows.astype(mx.float32)
         origin = self.points.origin
-        return moved - mx.array(origin.astype(np.float32)) if origin.any() else moved
+        if self.points.on_lattice or not origin.any():
+            return moved
+        return moved - mx.array(origin.astype(np.float32))
 
     def _heavy(self, index: Index | slice) -> Float64:
         """Weighted rows, moved and scaled, in float64."""

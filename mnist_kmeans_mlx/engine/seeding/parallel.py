@@ -104,7 +104,7 @@ def _hits(
     About as many as `expected` are, on all ranks. Numbers are drawn for all rows, so that which
     are hit does not depend on the rank that holds them.
     """
-    total, hits = points.sum(shares, points.integer), []
+    total, hits = points.sum(shares, points.integer and not points.on_lattice), []
     for start in range(0, points.total, DRAWS):
         draws = random_state.random_sample(min(DRAWS, points.total - start))
         first = max(points.offset - start, 0)
