@@ -347,8 +347,11 @@ class BaseKMeans(
         return Nearest(self.cluster_centers_.astype(np.float64), devices.resolve(self.device))
 
     def _labels(self, X: Any) -> npt.NDArray[np.int32]:
-        nearest, labels = self._nearest(), np.empty(X.shape[0], dtype=np.int32)
-        for part in blocks(X):
+        nearest, parts = self._nearest(), list(blocks(X))
+        if len(parts) == 1:
+            return nearest.labels(self._measured(_some(X, parts[0])))
+        labels = np.empty(X.shape[0], dtype=np.int32)
+        for part in parts:
             labels[part] = nearest.labels(self._measured(_some(X, part)))
         return labels
 

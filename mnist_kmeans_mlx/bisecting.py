@@ -60,7 +60,7 @@ class BisectingKMeans(BaseKMeans):
         squared.
     copy_x : bool, default=True
         Has no effect: the rows given are never changed.
-    algorithm : {"lloyd", "elkan", "auto"}, default="lloyd"
+    algorithm : {"lloyd", "elkan", "auto"}, default="auto"
         How the nearest centres are found, as in `KMeans`. Does not change the result.
     bisecting_strategy : {"biggest_inertia", "largest_cluster"}, default="biggest_inertia"
         Which cluster to split next: that with the largest sum of squared distances, or that with
@@ -126,7 +126,7 @@ class BisectingKMeans(BaseKMeans):
         verbose: int = 0,
         tol: float = 1e-4,
         copy_x: bool = True,
-        algorithm: str = "lloyd",
+        algorithm: str = "auto",
         bisecting_strategy: str = "biggest_inertia",
         device: str = "auto",
     ) -> None:

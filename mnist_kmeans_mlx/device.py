@@ -310,14 +310,14 @@ def measured_rounding(multiply: Callable[[Any, Any], Any], units: int = 1) -> Ro
     return Rounding(factors, units * FLOAT32_ROUNDOFF)
 
 
-def product(a: Any, b: Any) -> Any:
+def product(a: Any, b: Any, out: Any = None) -> Any:
     """``a @ b`` of finite arrays of the host, without warnings.
 
     OpenBLAS and Accelerate raise the processor's flags over lanes whose result they drop
     (numpy#24067, numpy#29820).
     """
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        return a @ b
+        return np.matmul(a, b, out=out)
 
 
 def slices(n: int, step: int) -> list[slice]:

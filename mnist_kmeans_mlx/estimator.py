@@ -300,7 +300,7 @@ n_features), default="k-means++"
         threads, together = (1, 1) if in_turn else way.side_by_side(self.n_clusters)
         best = restarts.run(points.device, threads, together)
 
-        distinct = len(_used(best.labels, group))
+        distinct = len(_used(best.labels, group, self.n_clusters))
         if distinct < self.n_clusters:
             warn(
                 f"Number of distinct clusters ({distinct}) found smaller than "
@@ -503,7 +503,7 @@ n_features), default="k-means++"
     def _same_clustering(self, a: Run, b: Run, group: Group) -> bool:
         """Whether two labelings agree up to the names of the clusters."""
         k = self.n_clusters
-        pairs = _used(a.labels.astype(np.int64) * k + b.labels, group)
+        pairs = _used(a.labels.astype(np.int64) * k + b.labels, group, k * k)
         return bool(len(pairs) == len(np.unique(pairs // k)) == len(np.unique(pairs % k)))
 
     def _set_fitted(self, way: Way, run: Run, dtype: Any) -> None:
@@ -532,6 +532,8 @@ def _copy_attributes(source: Any, target: Any) -> None:
             setattr(target, name, copy(getattr(source, name)))
 
 
-def _used(labels: npt.NDArray[Any], group: Group) -> npt.NDArray[Any]:
-    """Labels that occur on any rank."""
-    return np.unique(group.gather(np.unique(labels)))
+def _used(labels: npt.NDArray[Any], group: Group, end: int) -> npt.NDArray[Any]:
+    """Labels, all below an end, that occur on any rank."""
+    if end <= 2 * len(labels):  # to count them all takes less than to tell them apart
+        return np.unique(group.gather(np.flatnonzero(np.bincount(labels))))
+    return np.unique(group.gather(np.unique(labels).astype(np.intp)))

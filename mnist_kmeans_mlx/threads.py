@@ -6,6 +6,7 @@ two steps they wait for it in turn: what pays is few and large steps.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections import deque
@@ -14,6 +15,12 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import ContextVar, copy_context
 from functools import lru_cache
 from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+# Bytes of an array up to which a thread keeps it to work in.
+LARGEST_KEPT = 4 << 20
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -131,3 +138,27 @@ class _Sharing:
 
 # What the calling thread is at work for.
 _current: ContextVar[_Sharing | None] = ContextVar("_current", default=None)
+
+
+class _Kept(threading.local):
+    """What each thread keeps to work in."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[Any, npt.NDArray[Any]] = {}
+
+
+_kept = _Kept()
+
+
+def scratch(name: str, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
+    """An array of any values for the calling thread to work in, until it asks for that name again.
+
+    New memory has to be cleared by the system first, which takes as long as to compute with it.
+    """
+    size, key = math.prod(shape), (name, dtype)
+    kept = _kept.arrays.get(key)
+    if kept is None or kept.size < size:
+        kept = np.empty(size, dtype)
+        if kept.nbytes <= LARGEST_KEPT:
+            _kept.arrays[key] = kept
+    return kept[:size].reshape(shape)

@@ -9,6 +9,7 @@ lie closer than that can be decided again in float64.
 from __future__ import annotations
 
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -109,6 +110,40 @@ class Centers:
         width = max(self.k, points.d)
         points.host.map(decide, points.host.parts(len(index), width, fewest=FEWEST_DECIDED))
         return labels
+
+
+class Factors(NamedTuple):
+    """Centres as products with any rows take them.
+
+    Attributes
+    ----------
+    factor : ndarray of shape (k, d), float32
+        The centres times -2.
+    constant : ndarray of shape (k,), float32
+        Their squared norms: with these, products are scores.
+    slope, offset : float
+        Of the bound of their error, as `tolerance` gives it, where a norm is itself a sum of
+        float32.
+    """
+
+    factor: npt.NDArray[np.float32]
+    constant: npt.NDArray[np.float32]
+    slope: float
+    offset: float
+
+    @classmethod
+    def of(cls, moved: Float64, rounding: Rounding, terms: int) -> Factors:
+        """Of centres ``(k, d)`` as rows are moved, where so many numbers are summed in a row."""
+        norms_sq = np.square(moved).sum(axis=1)
+        slope, offset = tolerance(rounding, terms, float(np.sqrt(norms_sq.max())))
+        slope *= 1 + (moved.shape[1] + 4) * FLOAT32_ROUNDOFF
+        return cls((-2 * moved).astype(np.float32), norms_sq.astype(np.float32), slope, offset)
+
+
+def more_of_sums(rounding: Rounding, d: int, largest_norm: float) -> float:
+    """What the constant of `tolerance` lacks where squared norms are one more product of a sum."""
+    more = (d + 4) * rounding.sums + rounding.factors + FLOAT32_ROUNDOFF
+    return 1.01 * more * largest_norm**2
 
 
 def tolerance(rounding: Rounding, d: int, largest_norm: float) -> tuple[float, float]:

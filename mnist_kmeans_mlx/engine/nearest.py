@@ -8,6 +8,7 @@ others: float64 decides them, each by itself.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -15,16 +16,17 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import issparse
 
-from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, Device, product, slices
+from mnist_kmeans_mlx.device import Device, product, slices
 from mnist_kmeans_mlx.engine import csr
-from mnist_kmeans_mlx.engine.centers import tolerance
 from mnist_kmeans_mlx.engine.decision import HUGE, TINY, decide_pairs, euclidean, power_of_two
-from mnist_kmeans_mlx.engine.exact import Exact, joined
 from mnist_kmeans_mlx.engine.points import Float64, Labels
 from mnist_kmeans_mlx.engine.ways import Compared, ComparedSparse, comparing
+from mnist_kmeans_mlx.threads import scratch
 
-# Bytes of float64 rows, or of their distances, that a core works on at once.
-BLOCK, STEP_BYTES = 1 << 20, 4 << 20
+# Bytes of float64 rows, or of their distances, that a core works on at once, in its cache.
+BLOCK, STEP_BYTES = 1 << 19, 1 << 19
+# Up to so many features, a pass for each takes less than sums along rows.
+NARROW = 16
 # Below this share of what the product adds and subtracts, cancellation has cost it six digits.
 CANCELLED = 1e-6
 # Between these float32 holds squares of centres, and of rows a good deal farther off.
@@ -64,14 +66,7 @@ class Nearest:
         # What float32 holds is moved with a single rounding.
         self._moves_narrow = self._scale == 1 and largest < HELD
         moved = (centers - origin) * self._scale
-        norms_sq = np.square(moved).sum(axis=1)
-        comparison, factor = comparing(device), (-2.0 * moved).astype(np.float32).T
-        compared = comparison(device, factor, norms_sq.astype(np.float32))
-        rounding, largest_norm = comparison.rounding(device), float(np.sqrt(norms_sq.max()))
-        slope, self._offset = tolerance(rounding, d, largest_norm)
-        # The norm of a row is itself a sum of float32.
-        self._slope = slope * (1 + (d + 4) * FLOAT32_ROUNDOFF)
-        return compared
+        return comparing(device)(device, moved)
 
     @cached_property
     def _of_sparse(self) -> ComparedSparse:
@@ -98,8 +93,7 @@ class Nearest:
 
         def decide(part: slice) -> None:
             block = rows[part]
-            moved = self._moved(block)
-            label, doubtful, close = self._compared.nearest(moved, self._slope, self._offset)
+            label, doubtful, close = self._compared.nearest(self._moved(block))
             if len(doubtful) > 0:
                 row, center = np.nonzero(close)
                 label[doubtful] = decide_pairs(block[doubtful], row, self.centers, center)
@@ -115,26 +109,45 @@ class Nearest:
         """
         if issparse(rows):
             return csr.distances_sq(csr.canonical(rows), self.centers, labels, self.device.host)
-        costs = np.empty(rows.shape[0])
+        n, d = rows.shape
+        costs, columns = np.zeros(n), np.ascontiguousarray(self.centers.T)
 
         def measure(part: slice) -> None:
+            own, block = labels[part], rows[part]
             with np.errstate(over="ignore"):
-                difference = rows[part] - self.centers[labels[part]]
-                costs[part] = np.square(difference, out=difference).sum(axis=1)
+                if d > NARROW:
+                    if block.dtype != np.float64:  # to cast and subtract in one takes longer
+                        narrow = block
+                        block = scratch("rows", narrow.shape, np.float64)
+                        block[:] = narrow
+                    difference = scratch("difference", block.shape, np.float64)
+                    # "clip" writes to `out`, rather than to a copy of it.
+                    self.centers.take(own, axis=0, out=difference, mode="clip")
+                    np.subtract(block, difference, out=difference)
+                    np.vecdot(difference, difference, out=costs[part])
+                    return
+                difference = scratch("difference", own.shape, np.float64)
+                for values, column in zip(block.T, columns, strict=True):
+                    column.take(own, out=difference, mode="clip")
+                    np.subtract(values, difference, out=difference)
+                    costs[part] += np.square(difference, out=difference)
 
-        host = self.device.host
-        host.map(measure, slices(len(costs), max(1, BLOCK // (8 * self.centers.shape[1]))))
+        self._each(measure, n, max(BLOCK // (8 * d), 4) if d > NARROW else BLOCK // 8)
         return costs
 
     def inertia(self, rows: Any, labels: Labels, weights: Float64 | None = None) -> float:
-        """Weighted sum of `costs`, the same in whatever order these are added."""
+        """Weighted sum of `costs`, which NumPy adds pairwise."""
         costs = self.costs(rows, labels)
-        if weights is not None:
-            costs *= weights
-        largest = costs.max(initial=0)
-        if not np.isfinite(largest):
-            return float("inf")
-        return float(joined(Exact(largest, len(costs)).sums(costs)))
+        with np.errstate(over="ignore"):
+            return float(costs.sum() if weights is None else (costs * weights).sum())
+
+    def _each(self, function: Callable[[slice], None], n: int, step: int) -> None:
+        """Call a function with slices of `n` rows, which threads share where there are several."""
+        parts = slices(n, max(1, step))
+        if len(parts) == 1:
+            function(parts[0])
+        else:
+            self.device.host.map(function, parts)
 
     def distances(self, rows: Any, out: npt.NDArray[Any]) -> None:
         """Euclidean distances of each row to each centre, in float64 on the host.
@@ -159,36 +172,40 @@ class Nearest:
             self._of_sparse.distances(rows, out)
             _check_held(out)
             return
+        k, d = self.centers.shape
         origin = _middle(self.centers)
         moved = self.centers - origin
         with np.errstate(over="ignore"):
             norms_sq = np.vecdot(moved, moved)
+        factors, longest = np.column_stack([-2 * moved, norms_sq, np.ones(k)]).T, norms_sq.max()
 
         def measure(part: slice) -> None:
             block, found = rows[part], out[part]
             with np.errstate(over="ignore", invalid="ignore"):
-                shifted = block - origin
-                own = np.vecdot(shifted, shifted)
-                squared = product(shifted, -2 * moved.T) + norms_sq + own[:, None]
+                shifted = scratch("shifted", (len(block), d + 2), np.float64)
+                np.subtract(block, origin, out=shifted[:, :-2])
+                shifted[:, -2] = 1
+                shifted[:, -1] = own = np.vecdot(shifted[:, :-2], shifted[:, :-2])
+                squared = scratch("squared", found.shape, np.float64)
+                product(shifted, factors, out=squared)
                 # What left the range of squares, or lost its digits where these cancelled.
-                largest = own + norms_sq.max()
-                lost = ~(squared > CANCELLED * (own[:, None] + norms_sq))
-                lost |= ~((largest > TINY) & (largest < HUGE))[:, None]
-                found[:] = np.sqrt(squared, out=squared)
-                row, center = np.nonzero(lost)
-                for some in slices(len(row), len(block)):
-                    pair = row[some], center[some]
-                    found[pair] = euclidean(block[pair[0]], self.centers[pair[1]])
-            _check_held(found)
+                least = CANCELLED * (own + longest)
+                least[~((own + longest > TINY) & (own + longest < HUGE))] = np.inf
+                lost = np.flatnonzero(~(squared > least[:, None]))
+                np.sqrt(squared, out=found, casting="same_kind")
+                for some in slices(len(lost), len(block)):
+                    row, center = np.divmod(lost[some], k)
+                    found[row, center] = euclidean(block[row], self.centers[center])
+                if len(lost) > 0:
+                    _check_held(found)
 
-        width = 8 * max(self.centers.shape)
-        self.device.host.map(measure, slices(rows.shape[0], max(1, STEP_BYTES // width)))
+        self._each(measure, rows.shape[0], STEP_BYTES // (8 * max(k, d)))
 
     def _moved(self, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Rows in the frame of the centres, in float32 or bytes; too far out they are infinite."""
-        if self._moves_narrow and self._origin is None and block.dtype == np.uint8:
-            return block  # a quarter of the bytes to send
+        """Rows in the frame of the centres; in float32 they are infinite if too far out."""
         with np.errstate(over="ignore"):
+            if self._origin is None and self._scale == 1:
+                return block  # rounded to float32 where it is multiplied
             if not self._moves_narrow or not np.can_cast(block.dtype, np.float32):
                 block = block.astype(np.float64, copy=False)
             else:

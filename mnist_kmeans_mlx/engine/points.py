@@ -17,6 +17,7 @@ from mnist_kmeans_mlx.engine import csr
 from mnist_kmeans_mlx.engine.exact import BLOCK, Exact, joined
 from mnist_kmeans_mlx.engine.frame import Frame
 from mnist_kmeans_mlx.engine.lattice import Lattice
+from mnist_kmeans_mlx.threads import scratch
 
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
@@ -29,6 +30,10 @@ HOST_BLOCK = 4 << 20
 SAMPLE, SAMPLE_BYTES = 4096, 16 << 20
 # With fewer numbers, it is not worth looking for a lattice that they lie on.
 FEWEST_ON_LATTICE = 1 << 17
+# Up to so many features it pays to turn rows around, so that each feature lies in one piece.
+NARROW = 8
+# Numbers side by side that NumPy goes along at once.
+ABREAST = 512
 # Rows of a smaller scale may be farther apart than float64 goes.
 SMALLEST = 2.0**-1020
 # Binary digits that a number of a row keeps in a sum, counted from the largest of all. Usual
@@ -36,6 +41,20 @@ SMALLEST = 2.0**-1020
 GRID, DEEP = 48, 16
 
 Stage = Callable[[str], AbstractContextManager[None]]
+
+
+def along_rows(function: np.ufunc, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """What a function of two numbers makes of each feature ``(d,)`` of rows, in any order.
+
+    Many narrow rows are taken for fewer wide ones: NumPy goes along these.
+    """
+    m, d = block.shape
+    together = max(1, ABREAST // d)
+    full = m - m % together
+    found = function.reduce(block[:full].reshape(-1, together * d), axis=0) if full else None
+    parts = [block[full:]] if found is None else [found.reshape(together, d), block[full:]]
+    result: npt.NDArray[Any] = function.reduce(np.concatenate(parts), axis=0)
+    return result
 
 
 def unwatched(stage: str) -> AbstractContextManager[None]:
@@ -221,7 +240,7 @@ class Points:
             looking = dtype.kind not in "biu" and not fractions.is_set()
             if looking and not np.all(block == np.rint(block)):
                 fractions.set()
-            return block.min(axis=0), block.max(axis=0)
+            return along_rows(np.minimum, block), along_rows(np.maximum, block)
 
         def widest(a: tuple[Float64, Float64], b: tuple[Float64, Float64]) -> Any:
             return np.minimum(a[0], b[0]), np.maximum(a[1], b[1])
@@ -376,7 +395,7 @@ class Points:
             block = self.moved(part)
             take(part, block)
             norms_sq[part] = np.square(block).sum(axis=1)
-            return values.rough(block).sum(axis=0)
+            return along_rows(np.add, values.rough(block))
 
         return norms_sq, *self.moments(self.folded(measure, np.add), norms_sq)
 
@@ -434,7 +453,7 @@ class Points:
 
         def measure(part: slice) -> None:
             chosen = part if index is None else index[part]
-            result[part] = self.direct(chosen, centers[owner[part]])
+            result[part] = self.direct(chosen, centers, owner[part])
 
         self.host.map(measure, self.host_parts(len(result)))
         return result
@@ -473,12 +492,18 @@ class Points:
             return self.direct(index, row)
         difference = self.moved(index)
         difference -= self.move_rows(row)
-        squared: Float64 = np.square(difference, out=difference).sum(axis=1)
-        return squared
+        return self.summed(np.square(difference, out=difference))
 
-    def direct(self, index: Index | slice, centers: Float64) -> Float64:
-        """Squared distances of rows, each to its own or all to the same centre."""
+    def direct(
+        self,
+        index: Index | slice,
+        centers: Float64,
+        owner: npt.NDArray[np.integer[Any]] | None = None,
+    ) -> Float64:
+        """Squared distances of rows to centres: each to its own, all to the same, or to `owner`."""
         difference = self.raw(index)
+        if owner is not None:
+            centers = self._own(centers, owner)
         with np.errstate(over="ignore"):  # of given centres far off
             if self.scale < SMALLEST:  # differences of the largest numbers are larger still
                 difference *= self.scale
@@ -486,6 +511,29 @@ class Points:
             else:
                 difference -= centers
                 difference *= self.scale
-            # NumPy sums pairwise in the same order on every processor; einsum does not.
-            squared: Float64 = np.square(difference, out=difference).sum(axis=1)
-        return squared
+            np.square(difference, out=difference)
+        return self.summed(difference)
+
+    def _own(self, centers: Float64, owner: npt.NDArray[np.integer[Any]]) -> Float64:
+        """The centre of each row, for the calling thread to read."""
+        if self.d > NARROW:
+            own = scratch("own", (len(owner), self.d), np.float64)
+            # "clip" writes to `out`, rather than to a copy of it.
+            return centers.take(owner, axis=0, out=own, mode="clip")
+        own = scratch("own", (self.d, len(owner)), np.float64)
+        for column, values in zip(own, centers.T, strict=True):
+            np.ascontiguousarray(values).take(owner, out=column, mode="clip")
+        return own.T
+
+    def summed(self, squares: Float64) -> Float64:
+        """Sums along rows of squares ``(m, d)``, in the same order on every processor.
+
+        NumPy sums pairwise; of few numbers it takes less to sum by column.
+        """
+        if self.d > NARROW:
+            sums: Float64 = squares.sum(axis=1)
+            return sums
+        total = np.zeros(len(squares))
+        for column in squares.T:
+            total += column
+        return total

@@ -130,6 +130,10 @@ class BoundedAssignment:
         self.rechecked = len(doubts)
         return self._labels.copy()
 
+    def expect(self, labels: Labels) -> None:
+        """Take labels for what most rows will have."""
+        np.maximum(labels, 0, out=self._labels)
+
     def _step(self, centers: Centers) -> _Step:
         """How far centres have come now."""
         moved = np.zeros(self.k)
@@ -221,8 +225,9 @@ class BoundedAssignment:
         best, second = np.empty((2, len(rows)), dtype=np.float32)
         for part in _blocks(len(rows), *look.factor.shape):
             block = look.rows(rows[part])
-            scores = look.scores(block, step.by_row)
-            if step.by_row:
+            by_row = step.by_row and not look.by_column
+            scores = look.scores(block, by_row)
+            if by_row:
                 label[part], best[part], second[part] = two_smallest(scores)
             else:
                 found = two_smallest_of_columns(scores, label[part])

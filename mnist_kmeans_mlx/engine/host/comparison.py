@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
+from typing import Any
 
 import numpy as np
 
-from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, product
-from mnist_kmeans_mlx.engine.centers import Centers
+from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, host_rounding, product
+from mnist_kmeans_mlx.engine.centers import Centers, more_of_sums
 from mnist_kmeans_mlx.engine.host.rows import HostRows
 from mnist_kmeans_mlx.engine.host.sketch import Sketch, TurningSketch
 from mnist_kmeans_mlx.engine.points import Float32, Index, Labels
@@ -27,9 +28,9 @@ class Comparison:
     Parameters
     ----------
     rows : callable
-        Gives what stands for rows of an index, shape ``(m, w)``.
+        Gives what stands for rows of an index or, of whole rows, a slice, shape ``(m, w)``.
     factor : ndarray of shape (w, k), float32
-        What stands for the centres.
+        What stands for the centres; of rows `by_column` turned around.
     constant : ndarray of shape (k,), float32, or None
         What products lack to be scores.
     rest : ndarray of shape (k,), float32, or None
@@ -39,18 +40,23 @@ class Comparison:
         Slope and constant of the rounding, as in `Centers.tolerance`.
     largest_norm : float
         Of a centre.
+    by_column : bool, default=False
+        Whether rows come as columns ``(w, m)``.
     """
 
     def __init__(
         self,
-        rows: Callable[[Index], Float32],
+        rows: Callable[[Any], Float32],
         factor: Float32,
         constant: Float32 | None,
         rest: Float32 | None,
         tolerance: tuple[float, float],
         largest_norm: float,
+        by_column: bool = False,
     ) -> None:
+        self.by_column = by_column
         self.rows, self.factor, self.constant, self.rest = rows, factor, constant, rest
+        self.tolerance = tolerance
         self._slope, self._constant = (np.float32(x) for x in tolerance)
         self._largest = np.float32(largest_norm)
 
@@ -58,8 +64,12 @@ class Comparison:
     def whole(cls, rows: HostRows, centers: Centers) -> Comparison:
         """Of whole rows with the centres."""
         factor, constant = centers.factor.T, centers.constant
-        tolerance, norm = centers.tolerance, centers.largest_norm
-        return cls(rows.float32, factor, constant, None, tolerance, norm)
+        (slope, off), norm = centers.tolerance, centers.largest_norm
+        if rows.by_column and centers.k < FEW:
+            turned = np.column_stack([centers.factor, constant])
+            off += more_of_sums(host_rounding(), rows.points.d, norm)
+            return cls(rows.columns, turned, None, None, (slope, off), norm, by_column=True)
+        return cls(rows.float32, factor, constant, None, (slope, off), norm)
 
     @classmethod
     def sketched(cls, rows: HostRows, centers: Centers, sketch: TurningSketch) -> Comparison:
@@ -81,7 +91,9 @@ class Comparison:
     def scores(self, block: Float32, by_row: bool) -> Float32:
         """Scores ``(m, k)``, or if not `by_row` ``(k, m)``, of rows, or lower bounds of them."""
         scores: Float32
-        if by_row:
+        if self.by_column:
+            scores = product(self.factor, block)
+        elif by_row:
             scores = product(block, self.factor)
         elif self.factor.shape[1] < FEW:
             # To turn so narrow a product around takes less than AVX-512 kernels gain by it.

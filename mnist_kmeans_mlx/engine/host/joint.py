@@ -61,6 +61,12 @@ def plus_plus(
     return list(zip(np.transpose(steps), seedings.nearest, strict=True))
 
 
+# Sums that differ by a smaller share are made exactly before they are compared.
+ROUNDED = 1e-11
+# Bytes of distances of narrow rows that a core works on at once.
+BLOCK = 1 << 19
+
+
 class _Seedings:
     """Several seedings, all at the same step.
 
@@ -94,24 +100,43 @@ class _Seedings:
 
     def keep_best(self, candidates: Index) -> Index:
         """Choose the candidate of each seeding that leaves the smallest potential."""
-        points, exact = self.points, self._exact
+        points = self.points
         rows, left = points.pick(candidates.ravel()), self._left[:, : candidates.shape[1]]
 
         def measure(part: slice) -> Float64:
             own = left[:, :, part]
             distances = self.rows.distances_sq_to_each(part, rows).reshape(own.shape)
             np.minimum(distances, self._closest[:, None, part], out=own)
-            return exact.split(points.weighted(own, part)).sum(axis=-1)
+            return points.weighted(own, part).sum(axis=-1)
 
-        # Twice as many rows as in float64 are in float32.
-        sums = points.host.map(measure, slices(points.n, 2 * points.host_step))
-        best = joined(exact.over(points.group, np.sum(sums, axis=0))).argmin(axis=1)
+        # Twice as many rows as in float64 are in float32; if narrow, distances are wider.
+        step = 2 * points.host_step
+        if self.rows.by_column:
+            step = max(1, BLOCK // (8 * len(rows)))
+        sums = points.host.map(measure, slices(points.n, step))
+        best = self._best(left, points.group.sum(np.sum(sums, axis=0)))
 
-        def keep(seeding: int) -> None:
-            after, before = left[seeding, best[seeding]], self._closest[seeding]
-            self.nearest[seeding, after < before] = self._step
-            before[:] = after
+        def keep(part: slice) -> None:
+            for nearest, before, own, number in zip(
+                self.nearest, self._closest, left, best, strict=True
+            ):
+                after = own[number, part]
+                np.copyto(nearest[part], self._step, where=after < before[part])
+                before[part] = after
 
-        points.host.map(keep, range(len(best)))
+        points.host.map(keep, points.host.parts(points.n, 16))
         self._step += 1
         return candidates[np.arange(len(best)), best]
+
+    def _best(self, left: Float64, potentials: Float64) -> Index:
+        """Which candidate leaves least, the first if several do; `potentials` are rounded."""
+        points, exact = self.points, self._exact
+        best = potentials.argmin(axis=1)
+        if potentials.shape[1] == 1:
+            return best
+        least, second = np.sort(potentials, axis=1)[:, :2].T
+        for seeding in np.flatnonzero(second - least <= ROUNDED * least):
+            sums = [exact.sums(points.weighted(each)) for each in left[seeding]]
+            whole = exact.over(points.group, np.transpose(sums))
+            best[seeding] = joined(whole).argmin()
+        return best

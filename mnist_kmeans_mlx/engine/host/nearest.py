@@ -8,13 +8,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mnist_kmeans_mlx.device import Device, Rounding, host_rounding, product, slices
-from mnist_kmeans_mlx.engine.points import Float32, Index, Labels
+from mnist_kmeans_mlx.device import Device, host_rounding, product, slices
+from mnist_kmeans_mlx.engine.centers import Factors, more_of_sums
+from mnist_kmeans_mlx.engine.points import NARROW, Float64, Index, Labels
+from mnist_kmeans_mlx.threads import scratch
 
-# Bytes of float32 rows, or of scores, that a core works on at once: they stay in its cache.
-BLOCK = 1 << 20
-# Products of numbers for which no BLAS wakes a thread.
-SMALL = 1 << 17
+# Bytes of float32 rows, and of scores, that a core works on at once. With less, threads wait for
+# the interpreter.
+ROWS, SCORES = 1 << 20, 1 << 21
+# Fewest rows of a block: with fewer, BLAS mostly copies the centres.
+FEWEST = 128
+# Features that are multiplied at once: the shorter a sum, the smaller its error.
+SUMMED = 1024
+# Products of numbers for which no BLAS wakes a thread, and from which on another one pays.
+SMALL, SHARED = 1 << 17, 1 << 23
 
 
 class HostComparison:
@@ -23,45 +30,75 @@ class HostComparison:
     Parameters
     ----------
     device : Device
-    factor : ndarray of shape (d, k), float32
-        The centres times -2.
-    constant : ndarray of shape (k,), float32
-        Their squared norms.
+    moved : ndarray of shape (k, d), float64
+        The centres, as rows are moved.
     """
 
-    def __init__(self, device: Device, factor: Float32, constant: Float32) -> None:
-        self.device, self._factor, self._constant = device.host, factor, constant
-        self._step = max(1, BLOCK // (4 * max(factor.shape)))
-
-    @staticmethod
-    def rounding(device: Device) -> Rounding:
-        """How exactly rows are multiplied."""
-        return host_rounding()
+    def __init__(self, device: Device, moved: Float64) -> None:
+        self.device, (k, d) = device.host, moved.shape
+        self._features, rounding = slices(d, SUMMED), host_rounding()
+        self._factors = factors = Factors.of(moved, rounding, min(d, SUMMED) + len(self._features))
+        self._slope, self._offset = np.float32(factors.slope), np.float32(factors.offset)
+        self._rows = np.ascontiguousarray(factors.factor.T)
+        self._columns = None
+        if d <= NARROW:
+            # Squared norms are one more product, and one more number to sum.
+            self._columns = np.column_stack([factors.factor, factors.constant])
+            largest = float(np.sqrt(factors.constant.max()))
+            self._offset += np.float32(more_of_sums(rounding, d, largest))
+        self._numbers = np.arange(k, dtype=np.min_scalar_type(k))[:, None]
+        self._step = max(FEWEST, min(ROWS // (4 * d), SCORES // (4 * k)))
+        self._size = moved.size
 
     def each(self, function: Callable[[slice], None], n: int) -> None:
         """Call a function with blocks of `n` rows."""
-        if n * self._factor.size <= SMALL:
+        work, step = n * self._size, self._step
+        if work <= SMALL:
             function(slice(0, n))  # to keep BLAS to one thread takes longer than a few rows
-        else:
-            self.device.map(function, slices(n, self._step))
+            return
+        if work >= SHARED:
+            step = min(step, -(-n // self.device.workers))
+        self.device.map(function, slices(n, step))
 
-    def nearest(
-        self, moved: npt.NDArray[Any], slope: float, offset: float
-    ) -> tuple[Labels, Index, npt.NDArray[np.bool_]]:
+    def nearest(self, moved: npt.NDArray[Any]) -> tuple[Labels, Index, npt.NDArray[np.bool_]]:
         """Nearest centres of a block; rows in doubt, and which centres these may be nearest to."""
-        rows = moved.astype(np.float32, copy=False)
+        shape, dtype = (len(self._numbers), len(moved)), self._numbers.dtype
+        close, each = scratch("close", shape, np.bool_), scratch("each", shape, dtype)
         with np.errstate(over="ignore", invalid="ignore"):
-            error = np.float32(slope) * np.sqrt(np.vecdot(rows, rows)) + np.float32(offset)
-            # Scores of one centre side by side: rows are compared with one another, not along.
-            scores = np.ascontiguousarray(product(rows, self._factor).T)
-            scores += self._constant[:, None]
-            # Whatever is not a number is in doubt.
-            close = ~(scores > scores.min(axis=0) + 2 * error)
-        m = len(rows)
-        center, row = np.divmod(np.flatnonzero(close), m)
-        label = np.empty(m, dtype=np.int32)
-        label[row] = center
-        if len(row) == m:
+            scores, reach = self._scores(moved)
+            # Twice the error above the least.
+            reach *= 2 * self._slope
+            reach += 2 * self._offset
+            reach += scores.min(axis=0)
+            np.less_equal(scores, reach, out=close)
+        # A row whose scores are no numbers is close to none.
+        lone = np.add.reduce(close.view(np.uint8), axis=0, dtype=dtype) == 1
+        np.multiply(close, self._numbers, out=each)
+        label = np.add.reduce(each, axis=0, dtype=dtype).astype(np.int32)
+        if lone.all():
             return label, np.zeros(0, np.intp), close[:, :0].T
-        doubtful = np.flatnonzero(np.bincount(row, minlength=m) > 1)
-        return label, doubtful, close[:, doubtful].T
+        doubtful = np.flatnonzero(~lone)
+        return label, doubtful, ~(scores[:, doubtful] > reach[doubtful]).T
+
+    def _scores(self, moved: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Scores ``(k, m)`` of one centre side by side, and norms of rows."""
+        (m, d), k = moved.shape, len(self._numbers)
+        scores = scratch("scores", (k, m), np.float32)
+        if self._columns is not None:
+            columns = scratch("rows", (d + 1, m), np.float32)
+            columns[:-1], columns[-1] = moved.T, 1
+            product(self._columns, columns, out=scores)
+            return scores, np.sqrt(np.square(columns[:-1]).sum(axis=0))
+        rows = moved
+        if rows.dtype != np.float32:
+            rows = scratch("rows", (m, d), np.float32)
+            rows[:] = moved
+        by_row = scratch("products", (m, k), np.float32)
+        for part in self._features:
+            if part.start == 0:
+                product(rows[:, part], self._rows[part], out=by_row)
+            else:
+                by_row += product(rows[:, part], self._rows[part])
+        # To turn so narrow a product around takes less than AVX-512 kernels gain by it.
+        np.add(by_row.T, self._factors.constant[:, None], out=scores)
+        return scores, np.sqrt(np.vecdot(rows, rows))

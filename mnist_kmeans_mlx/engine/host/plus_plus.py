@@ -111,7 +111,8 @@ class _Candidates:
         self.rows, self.points, self.exact, self.closest = rows, rows.points, exact, closest
         self.candidates, self._sketch = candidates, sketch
         centers = Centers(self.points, candidates, host_rounding())
-        self._compared, self._tolerance = Comparison.whole(rows, centers), centers.tolerance
+        self._compared = Comparison.whole(rows, centers)
+        self._tolerance = self._compared.tolerance
         if sketch is not None:
             self._factor, self._tolerance = sketched(rows, centers, sketch)
 
@@ -168,7 +169,7 @@ class _Candidates:
         if self._sketch is not None:
             lower = self._sketch.lower_scores(self._factor, part)
         else:
-            lower = self._compared.scores(self.rows.float32(part), by_row=False)
+            lower = self._compared.scores(self._compared.rows(part), by_row=False)
         norms_sq, (slope, constant) = self.rows.norms_sq[part], self._tolerance
         reach, norms = (own - norms_sq).astype(np.float32), np.sqrt(norms_sq).astype(np.float32)
         # The squared norm and `own`, no larger than that and `reach` together, are rounded too.

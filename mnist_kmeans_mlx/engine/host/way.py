@@ -55,6 +55,8 @@ class HostWay:
         """Greedy k-means++ from each of several sources of draws."""
         if len(sources) > 1 and self.seeds_together(k, len(sources)):
             return joint.plus_plus(self.rows, k, sources, trials)
+        if self.rows.by_column:
+            return [joint.plus_plus(self.rows, k, [source], trials)[0] for source in sources]
         return [plus_plus(self.rows, k, source, trials) for source in sources]
 
 
@@ -83,8 +85,11 @@ class HostClusters:
         self.changed, self.rechecked = int(np.count_nonzero(labels != self.labels)), 0
         self.labels = labels
         self._sums.update(labels)
+        self._nearest.expect(labels)
 
     def assign(self, centers: Float64) -> None:
         """Give each row to the nearest of the centres."""
-        self.begin(self._nearest(Centers(self._points, centers, host_rounding())))
-        self.rechecked = self._nearest.rechecked
+        labels = self._nearest(Centers(self._points, centers, host_rounding()))
+        self.changed = int(np.count_nonzero(labels != self.labels))
+        self.labels, self.rechecked = labels, self._nearest.rechecked
+        self._sums.update(labels)

@@ -9,10 +9,11 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from mnist_kmeans_mlx.device import Device, Rounding, slices
+from mnist_kmeans_mlx.device import Device, slices
+from mnist_kmeans_mlx.engine.centers import Factors
 from mnist_kmeans_mlx.engine.mlx.crossing import fetch
 from mnist_kmeans_mlx.engine.mlx.step import nearest
-from mnist_kmeans_mlx.engine.points import Float32, Index, Labels
+from mnist_kmeans_mlx.engine.points import Float64, Index, Labels
 
 
 class MlxComparison:
@@ -21,33 +22,30 @@ class MlxComparison:
     Parameters
     ----------
     device : Device
-    factor : ndarray of shape (d, k), float32
-        The centres times -2.
-    constant : ndarray of shape (k,), float32
-        Their squared norms.
+    moved : ndarray of shape (k, d), float64
+        The centres, as rows are moved.
     """
 
-    def __init__(self, device: Device, factor: Float32, constant: Float32) -> None:
+    def __init__(self, device: Device, moved: Float64) -> None:
         self.device = device
-        self._step = max(1, device.chunk_bytes // (4 * max(factor.shape)))
+        self._step = max(1, device.chunk_bytes // (4 * max(moved.shape)))
+        factors = Factors.of(moved, device.rounding, moved.shape[1])
+        self._slope, self._offset = factors.slope, factors.offset
         with mx.stream(device.mlx):
-            self._factor, self._constant = mx.array(factor.T), mx.array(constant[:, None])
-
-    @staticmethod
-    def rounding(device: Device) -> Rounding:
-        """How exactly rows are multiplied."""
-        return device.rounding
+            self._factor = mx.array(factors.factor)
+            self._constant = mx.array(factors.constant[:, None])
 
     def each(self, function: Callable[[slice], None], n: int) -> None:
         """Call a function with blocks of `n` rows."""
         self.device.map(function, slices(n, self._step))
 
-    def nearest(
-        self, moved: npt.NDArray[Any], slope: float, offset: float
-    ) -> tuple[Labels, Index, npt.NDArray[np.bool_]]:
+    def nearest(self, moved: npt.NDArray[Any]) -> tuple[Labels, Index, npt.NDArray[np.bool_]]:
         """Nearest centres of a block; rows in doubt, and which centres these may be nearest to."""
-        rows = mx.array(moved).astype(mx.float32)
-        error = slope * mx.sqrt(mx.sum(mx.square(rows), axis=1)) + offset
+        # Bytes are a quarter to send.
+        with np.errstate(over="ignore"):
+            sent = moved if moved.dtype == np.uint8 else moved.astype(np.float32, copy=False)
+        rows = mx.array(sent).astype(mx.float32)
+        error = self._slope * mx.sqrt(mx.sum(mx.square(rows), axis=1)) + self._offset
         scores = self.device.addmm(self._constant, self._factor, rows.T)
         found = nearest(scores[None], error[None])
         label, doubt = fetch(found[0][0], found[1][0], keep=[scores])

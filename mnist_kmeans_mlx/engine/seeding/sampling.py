@@ -7,8 +7,11 @@ from typing import Any, Literal
 import numpy as np
 
 from mnist_kmeans_mlx.device import slices
-from mnist_kmeans_mlx.engine.exact import BLOCK, Exact, joined
+from mnist_kmeans_mlx.engine.exact import Exact, joined
 from mnist_kmeans_mlx.engine.points import Float64, Index, Points
+
+# Rows of which the running sum is made again for a draw.
+BLOCK = 1 << 13
 
 
 class WeightedSampling:
