@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""What half or twice of each constant of the host's way costs.
+"""What half or twice of each constant that chooses a way, or is of the host's, costs.
 
 Fits with the constant as it is and changed take turns; a ratio above one says that the change is
 slower. Each constant is tried where it decides anything.
@@ -18,6 +18,7 @@ import numpy as np
 
 from mnist_kmeans_mlx import KMeans
 from mnist_kmeans_mlx.datasets import load_mnist
+from mnist_kmeans_mlx.engine import points
 from mnist_kmeans_mlx.engine.host import bounded, comparison, sketch, strategy
 
 # Constant, the modules that have it, its values besides its own, and cases that it matters for.
@@ -32,6 +33,7 @@ CONSTANTS = {
     "BLOCK": ([bounded], (2 << 20, 8 << 20), ("mnist-20", "narrow-200")),
     "FEWEST_ROWS": ([strategy, sketch], (2048, 8192), ("mnist-20",)),
     "USUAL": ([strategy], (10, 40), ("mnist-20",)),
+    "ONE_PIECE": ([points], (250_000, 1_000_000), ("few-20", "few-10")),
 }
 
 
@@ -43,6 +45,8 @@ def cases():
     narrow = middles[rng.integers(0, 200, 100_000)] + 0.5 * rng.normal(size=(100_000, 16))
     narrow = narrow.astype(np.float32)
     found = {f"mnist-{k}": (pixels, k) for k in (20, 100, 256)}
+    found["few-20"] = rng.normal(size=(5000, 50)), 20
+    found["few-10"] = rng.normal(size=(20_000, 10)), 10
     return found | {f"narrow-{k}": (narrow, k) for k in (100, 200)}
 
 

@@ -38,7 +38,7 @@ LATTICES = {
 
 @pytest.fixture(autouse=True)
 def few_are_enough(monkeypatch):
-    monkeypatch.setattr(points_, "FEWEST_ON_LATTICE", 0)
+    monkeypatch.setattr(points_, "ONE_PIECE", 0)
 
 
 @pytest.mark.parametrize("kind", LATTICES)
@@ -75,10 +75,9 @@ def test_results_are_those_of_the_floats(kind, way, keep):
 # Of so few temperatures some are equally far from two seeds.
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("kind", [kind for kind in LATTICES if kind != "temperatures"])
-def test_the_same_seeds_as_scikit_learn(kind, weighted, monkeypatch):
+def test_the_same_seeds_as_scikit_learn(kind, weighted):
     rows = LATTICES[kind][0]
     weights = np.random.default_rng(1).integers(1, 5, len(rows)) / 2 if weighted else None
-    monkeypatch.setattr("mnist_kmeans_mlx.engine.ways.ONE_PIECE", 0)
     ours = KMeans(7, n_init=4, random_state=3).fit(rows, sample_weight=weights)
     theirs = ScikitKMeans(7, n_init=4, random_state=3).fit(rows.astype(float), None, weights)
     np.testing.assert_array_equal(ours.labels_, theirs.labels_)

@@ -32,7 +32,7 @@ FREE = replace(taken_for_gpu(), optional=True)
 )
 def test_what_is_asked_for_is_taken(device, algorithm, name):
     assert decide(device, algorithm, 60_000, 784, 20).name == name
-    points = Points(oracle.make_rows("normal", 3000, 50, seed=0), device)
+    points = Points(oracle.make_rows("normal", 9000, 50, seed=0), device)
     way = choose(points, 3, algorithm)
     assert type(way) is {"host": HostWay, "mlx": MlxWay}[name]
     assert way.why.startswith(f"{name}: ")

@@ -7,18 +7,21 @@ one-hot labels ``(r, k, n)``. No threads, no blocks, no bounds from one iteratio
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from mnist_kmeans_mlx.device import product
 from mnist_kmeans_mlx.engine.decision import decide_pairs
-from mnist_kmeans_mlx.engine.exact import EXACT_FLOAT64, joined
-from mnist_kmeans_mlx.engine.points import Float64, Index, Labels, Points
+from mnist_kmeans_mlx.engine.exact import EXACT_FLOAT64, Exact, joined
+from mnist_kmeans_mlx.engine.points import NARROW, Float64, Index, Labels, Points
 from mnist_kmeans_mlx.engine.seeding.sampling import (
+    ROUNDED,
     Source,
     exact_distances,
     first_row,
+    least,
 )
 
 ROUNDOFF, TINIEST = 2.0**-53, np.finfo(np.float64).tiny
@@ -39,6 +42,7 @@ class PlainWay:
         self._columns = np.ascontiguousarray(np.column_stack([self.rows, np.ones(points.n)]).T)
         largest = 4 * float(self.norms_sq.max(initial=0))
         self._products_are_exact = points.integer and largest <= EXACT_FLOAT64
+        self._scaled = np.ascontiguousarray((self.raw * points.scale).T)
         # What a cluster sums of each row: its parts, which float64 adds without error, and weight.
         weights = points.weighted(np.ones(points.n))
         parts = points.row_sums.split(self.rows * weights[:, None])
@@ -77,9 +81,8 @@ class PlainWay:
             scores = self._scores(moved, norms_sq)
             reach = self._norms + np.sqrt(norms_sq.max(axis=1))[:, None]
             # Whatever is not a number may be nearest.
-            close: npt.NDArray[np.bool_] = ~(
-                scores > (scores.min(axis=1) + 2 * self._error(reach))[:, None]
-            )
+            error = self._error(reach) + 2 * self.points.residual * reach
+            close: npt.NDArray[np.bool_] = ~(scores > (scores.min(axis=1) + 2 * error)[:, None])
         return close
 
     def _scores(self, moved: Float64, norms_sq: Float64) -> Float64:
@@ -124,25 +127,43 @@ class PlainWay:
         chosen, nearest = [drawn[:, 0]], np.zeros((len(sources), points.n), dtype=np.int32)
         closest = self._closest(drawn, np.full(nearest.shape, np.inf))[:, 0]
         for step in range(1, k):
-            running = joined(np.cumsum(exact.split(points.weighted(closest)), axis=-1))
             draws = np.stack([source.uniform(size=trials) for source in sources])
-            draws *= running[:, -1:]
-            drawn = np.stack([*map(np.searchsorted, running, draws)])
-            drawn = np.minimum(drawn, points.n - 1)
+            drawn = self._drawn(exact, points.weighted(closest), draws)
             after = self._closest(drawn, closest)
-            best = joined(exact.split(points.weighted(after)).sum(axis=-1)).argmin(axis=1)
+            left = points.weighted(after)
+            best = least(left.sum(axis=-1), partial(_exactly, exact, left))
             after = after[each, best]
-            nearest[after < closest] = step
+            np.copyto(nearest, step, where=after < closest)
             chosen.append(drawn[each, best])
             closest = after
         return list(zip(np.transpose(chosen), nearest, strict=True))
+
+    def _drawn(self, exact: Exact, shares: Float64, draws: Float64) -> Index:
+        """Rows at which the running sums of shares ``(r, n)`` reach draws ``(r, t)``, of the total.
+
+        Sums are made exactly only where rounding might decide.
+        """
+        running = np.cumsum(shares, axis=-1)
+        aims, slack = draws * running[:, -1:], ROUNDED * running[:, -1]
+        found = np.stack([*map(np.searchsorted, running, aims)])
+        for source, (sums, aim, place) in enumerate(zip(running, aims, found, strict=True)):
+            np.minimum(place, len(sums) - 1, out=place)
+            gaps = [sums[place] - aim, np.where(place > 0, aim - sums[place - 1], np.inf)]
+            if np.min(gaps) <= slack[source]:
+                sums = joined(np.cumsum(exact.split(shares[source]), axis=-1))
+                place[:] = np.searchsorted(sums, draws[source] * sums[-1])
+        return np.minimum(found, shares.shape[1] - 1)
 
     def _closest(self, drawn: Index, closest: Float64) -> Float64:
         """Squared distances ``(r, t, n)`` to the closest seed, if each row drawn is one more.
 
         Rows drawn are ``(r, t)``; `closest` is ``(r, n)``, without them.
         """
-        distances = self._scores(self.rows[drawn], self.norms_sq[drawn]) + self.norms_sq
+        if self.points.d <= NARROW and not self._products_are_exact:
+            distances = self._differences_sq(self.raw[drawn])
+            return np.minimum(distances, closest[:, None], out=distances)
+        distances = self._scores(self.rows[drawn], self.norms_sq[drawn])
+        distances += self.norms_sq
         if not self._products_are_exact:
             # They rule out the rows to which one that is drawn cannot come closer.
             reach = self._norms + self._norms[drawn].max(axis=1)[:, None]
@@ -151,12 +172,26 @@ class PlainWay:
             distances[pairs] = self.points.direct(row, self.raw[drawn[source, candidate]])
         return np.minimum(distances, closest[:, None], out=distances)
 
+    def _differences_sq(self, rows: Float64) -> Float64:
+        """Squared distances ``(..., n)`` of all rows to some ``(..., d)``, as `Points.direct`."""
+        total = np.zeros((*rows.shape[:-1], self.points.n))
+        difference = np.empty_like(total)
+        for feature, values in enumerate(self._scaled):
+            own = rows[..., feature, None] * self.points.scale
+            total += np.square(np.subtract(values, own, out=difference), out=difference)
+        return total
+
     def _error(self, reach: Float64) -> Float64:
         """How far squared distances by products and by differences, both rounded, can be apart.
 
         No norms of a row and a centre add up to more than `reach`.
         """
         return 2 * (self.points.d + 8) * ROUNDOFF * np.square(reach) + TINIEST
+
+
+def _exactly(exact: Exact, left: Float64, seeding: int) -> Float64:
+    """Potentials ``(t,)`` of what the candidates of one seeding leave ``(s, t, n)``."""
+    return joined(exact.split(left[seeding]).sum(axis=-1))
 
 
 class PlainClusters:

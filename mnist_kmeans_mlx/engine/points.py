@@ -28,8 +28,10 @@ Labels = npt.NDArray[np.int32]
 HOST_BLOCK = 4 << 20
 # Rows from which the origin is found, in as many bytes at most.
 SAMPLE, SAMPLE_BYTES = 4096, 16 << 20
-# With fewer numbers, it is not worth looking for a lattice that they lie on.
-FEWEST_ON_LATTICE = 1 << 17
+# With less, one piece is quicker than threads and bounds: what takes time is n (d + 25), whatever
+# the number of centres (`is_little`). From given centres, half of it costs 2 to 18 %, and twice of
+# it gains 3 to 13 %, but loses more in seeding: scripts/bench_strategy.py ONE_PIECE, two cores.
+ONE_PIECE, FIXED = 500_000, 25
 # Up to so many features it pays to turn rows around, so that each feature lies in one piece.
 NARROW = 8
 # Numbers side by side that NumPy goes along at once.
@@ -41,6 +43,11 @@ SMALLEST = 2.0**-1020
 GRID, DEEP = 48, 16
 
 Stage = Callable[[str], AbstractContextManager[None]]
+
+
+def is_little(n: int, d: int) -> bool:
+    """Whether rows are so few that one piece is quicker than threads, bounds or a lattice."""
+    return n * (d + FIXED) <= ONE_PIECE
 
 
 def along_rows(function: np.ufunc, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -165,7 +172,7 @@ class Points:
     def _frame(self) -> Frame:
         most = min(SAMPLE, max(8, SAMPLE_BYTES // (8 * self.d)))
         sample = self.pick(np.arange(0, self.total, -(-self.total // most)))
-        if self.total * self.d > FEWEST_ON_LATTICE and (found := self._find_lattice(sample)):
+        if not is_little(self.total, self.d) and (found := self._find_lattice(sample)):
             return found
         low, high, whole = self._range()
         return Frame.of(low, high, whole, sample, self._is_float32)

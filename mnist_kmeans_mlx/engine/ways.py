@@ -20,7 +20,7 @@ from mnist_kmeans_mlx.engine.mlx.nearest import MlxComparison
 from mnist_kmeans_mlx.engine.mlx.probe import check, speed
 from mnist_kmeans_mlx.engine.mlx.way import MlxWay
 from mnist_kmeans_mlx.engine.plain import PlainWay
-from mnist_kmeans_mlx.engine.points import Float64, Index, Points
+from mnist_kmeans_mlx.engine.points import Float64, Index, Points, is_little
 from mnist_kmeans_mlx.engine.seeding.sampling import Source
 from mnist_kmeans_mlx.engine.sparse.comparison import SparseComparison
 from mnist_kmeans_mlx.engine.sparse.way import SparseWay
@@ -28,9 +28,8 @@ from mnist_kmeans_mlx.engine.sparse.way import SparseWay
 Compared: TypeAlias = HostComparison | MlxComparison
 ComparedSparse: TypeAlias = SparseComparison
 
-# Numbers of rows, and scores, up to which one piece is quicker than threads and bounds: measured by
-# scripts/bench_shapes.py --crossing.
-ONE_PIECE = 1 << 17
+# Most scores of all rows and centres that are held at once.
+HELD = 1 << 22
 # With fewer products in an iteration, or in a row, a GPU is not asked.
 SMALL, NARROW = 1 << 24, 1 << 7
 # What a fit is taken for: how many iterations; the share of all comparisons that bounds leave, in
@@ -166,7 +165,7 @@ def decide(
         return Choice("mlx", "algorithm='lloyd' compares all rows, as MLX operations")
     if device.kind != "cpu" and not device.optional:
         return Choice("mlx", "device='gpu' was asked for")
-    if n * max(k, d) <= ONE_PIECE:
+    if is_little(n, d) and n * k <= HELD:
         return Choice("plain", "so little is quicker in one piece")
     if device.kind == "cpu":
         return Choice("host", "on a CPU bounds save most comparisons")

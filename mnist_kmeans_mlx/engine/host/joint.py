@@ -16,6 +16,7 @@ from mnist_kmeans_mlx.engine.seeding.sampling import (
     default_trials,
     exact_distances,
     first_row,
+    least,
 )
 
 
@@ -61,8 +62,6 @@ def plus_plus(
     return list(zip(np.transpose(steps), seedings.nearest, strict=True))
 
 
-# Sums that differ by a smaller share are made exactly before they are compared.
-ROUNDED = 1e-11
 # Bytes of distances of narrow rows that a core works on at once.
 BLOCK = 1 << 19
 
@@ -109,12 +108,16 @@ class _Seedings:
             np.minimum(distances, self._closest[:, None, part], out=own)
             return points.weighted(own, part).sum(axis=-1)
 
+        def exactly(seeding: int) -> Float64:
+            each = [self._exact.sums(points.weighted(own)) for own in left[seeding]]
+            return joined(self._exact.over(points.group, np.transpose(each)))
+
         # Twice as many rows as in float64 are in float32; if narrow, distances are wider.
         step = 2 * points.host_step
         if self.rows.by_column:
             step = max(1, BLOCK // (8 * len(rows)))
         sums = points.host.map(measure, slices(points.n, step))
-        best = self._best(left, points.group.sum(np.sum(sums, axis=0)))
+        best = least(points.group.sum(np.sum(sums, axis=0)), exactly)
 
         def keep(part: slice) -> None:
             for nearest, before, own, number in zip(
@@ -127,16 +130,3 @@ class _Seedings:
         points.host.map(keep, points.host.parts(points.n, 16))
         self._step += 1
         return candidates[np.arange(len(best)), best]
-
-    def _best(self, left: Float64, potentials: Float64) -> Index:
-        """Which candidate leaves least, the first if several do; `potentials` are rounded."""
-        points, exact = self.points, self._exact
-        best = potentials.argmin(axis=1)
-        if potentials.shape[1] == 1:
-            return best
-        least, second = np.sort(potentials, axis=1)[:, :2].T
-        for seeding in np.flatnonzero(second - least <= ROUNDED * least):
-            sums = [exact.sums(points.weighted(each)) for each in left[seeding]]
-            whole = exact.over(points.group, np.transpose(sums))
-            best[seeding] = joined(whole).argmin()
-        return best

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -10,6 +11,8 @@ from mnist_kmeans_mlx.device import slices
 from mnist_kmeans_mlx.engine.exact import Exact, joined
 from mnist_kmeans_mlx.engine.points import Float64, Index, Points
 
+# Sums that differ by a smaller share are made exactly before they are compared.
+ROUNDED = 1e-11
 # Rows of which the running sum is made again for a draw.
 BLOCK = 1 << 13
 
@@ -95,6 +98,25 @@ def random_rows(points: Points, k: int, random_state: np.random.RandomState) -> 
         mine = found - points.offset
         shares[mine[(mine >= 0) & (mine < points.n)]] = 0
     return chosen
+
+
+def least(potentials: Float64, exactly: Callable[[int], Float64]) -> Index:
+    """Which candidate of each seeding leaves the smallest potential, the first if several do.
+
+    Parameters
+    ----------
+    potentials : ndarray of shape (s, t), float64
+        Rounded sums.
+    exactly : callable
+        ``exactly(seeding)`` makes the sums ``(t,)`` of one exactly: asked only where rounding might
+        decide.
+    """
+    best = potentials.argmin(axis=1)
+    if potentials.shape[1] > 1:
+        first, second = np.sort(potentials, axis=1)[:, :2].T
+        for seeding in np.flatnonzero(second - first <= ROUNDED * first):
+            best[seeding] = exactly(int(seeding)).argmin()
+    return best
 
 
 def exact_distances(points: Points, largest_norm_sq: float) -> Exact:
