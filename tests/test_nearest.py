@@ -128,3 +128,8 @@ def test_a_distance_that_no_number_holds_is_refused(distances):
         distances(-centers, centers)
     with pytest.raises(ValueError, match=r"larger than float32 holds, 3.4e\+38"):
         Nearest(centers, resolve("cpu")).distances(centers * 0, np.empty((1, 1), np.float32))
+    # Squares that float64 holds, of a distance that float32 does not.
+    with pytest.raises(ValueError, match=r"larger than float32 holds, 3.4e\+38"):
+        Nearest(np.array([[3e38]]), resolve("cpu")).distances(
+            np.array([[-3e38]], np.float32), np.empty((1, 1), np.float32)
+        )

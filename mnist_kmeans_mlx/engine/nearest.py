@@ -196,7 +196,8 @@ class Nearest:
                 for some in slices(len(lost), len(block)):
                     row, center = np.divmod(lost[some], k)
                     found[row, center] = euclidean(block[row], self.centers[center])
-                if len(lost) > 0:
+                # No distance is longer than the longest row and centre together.
+                if len(lost) > 0 or not 2 * np.sqrt(own.max() + longest) < np.finfo(out.dtype).max:
                     _check_held(found)
 
         self._each(measure, rows.shape[0], STEP_BYTES // (8 * max(k, d)))
