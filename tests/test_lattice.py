@@ -142,6 +142,16 @@ def test_others_are_on_none(rows):
     assert not Points(rows, resolve("cpu")).on_lattice
 
 
+@pytest.mark.parametrize("origin", [1e7, 1e9])
+def test_rows_so_far_off_that_they_lie_beside_it_keep_their_seeds(origin):
+    for seed in range(6):
+        whole = np.random.default_rng(seed).integers(0, 400, (6000, 3))
+        rows = origin + whole / 100
+        ours = KMeans(8, n_init=1, max_iter=1, random_state=seed).fit(rows)
+        theirs = ScikitKMeans(8, n_init=1, max_iter=1, random_state=seed).fit(rows)
+        np.testing.assert_array_equal(ours.labels_, theirs.labels_)
+
+
 def test_few_numbers_are_not_looked_at(monkeypatch):
     monkeypatch.undo()
     assert not Points(PIXELS / 255, resolve("cpu")).on_lattice

@@ -19,6 +19,8 @@ Float64 = npt.NDArray[np.float64]
 SAMPLE, FEW = 1 << 16, 1 << 12
 # Most units between the lowest and the highest number.
 SPAN = (1 << 16) - 1
+# Farther off their points, as a share of the unit, rows would be given other seeds than theirs.
+CLOSE = 2.0**-28
 # Roundings that a number has suffered: in a difference, a quotient and what these are made of.
 ROUNDINGS = 8
 DTYPES = (np.uint8, np.int8, np.int16, np.uint16)
@@ -69,9 +71,8 @@ class Lattice:
         if apart.max() <= SPAN and np.array_equal(sample, np.rint(sample)):
             scale, origin = 1.0, np.zeros(sample.shape[1])
         else:
-            unit = _unit(apart.ravel()[:: -(-apart.size // FEW)], noise) and _unit(
-                apart.ravel(), noise
-            )
+            numbers = apart.ravel()
+            unit = _unit(numbers[:: -(-len(numbers) // FEW)], noise) and _unit(numbers, noise)
             if not unit:
                 return None
             scale = _plain(1 / unit, noise / largest)
@@ -86,11 +87,12 @@ class Lattice:
         if np.abs(whole).max() > 2 * np.abs(whole - middle).max():
             origin = origin + middle / scale
             whole -= middle
-        low, high = whole.min(), whole.max()
-        dtypes = [t for t in DTYPES if np.iinfo(t).min <= low and high <= np.iinfo(t).max]
+        least, most = whole.min(), whole.max()
+        dtypes = [t for t in DTYPES if np.iinfo(t).min <= least and most <= np.iinfo(t).max]
         roundoff = 4 * 2.0**-53 * largest * scale
-        found = cls(origin, scale, slack + roundoff, roundoff, tuple(dtypes))
-        return found if slack < 1 / 8 and high - low <= SPAN and dtypes else None
+        if roundoff > CLOSE or most - least > SPAN or not dtypes:
+            return None
+        return cls(origin, scale, min(slack + roundoff, CLOSE), roundoff, tuple(dtypes))
 
     def whole(self, rows: Float64) -> tuple[Float64, float]:
         """Whole numbers of the points that numbers lie on, and how far off these are at most.
