@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+from ranks import on_ranks, shares
 
 from mnist_kmeans_mlx.device import resolve
+from mnist_kmeans_mlx.distributed import current
 from mnist_kmeans_mlx.engine.host import joint
 from mnist_kmeans_mlx.engine.host.plus_plus import plus_plus
 from mnist_kmeans_mlx.engine.host.rows import HostRows
+from mnist_kmeans_mlx.engine.host.way import HostWay
 from mnist_kmeans_mlx.engine.points import Points
 
 
@@ -38,3 +41,20 @@ def test_together_only_where_it_is_exact_and_fits():
     kept.points.spare = 8 * 500 * 10 * 6 - 1
     assert not joint.pays(kept, 20, 10)
     assert not joint.pays(HostRows(Points(rows / 255, resolve("cpu"))), 20, 10)
+
+
+@pytest.mark.parametrize("short", [[], [1], [0, 1]])
+def test_ranks_seed_alike_where_memory_is_short_on_some(short):
+    rows = np.random.default_rng(0).normal(size=(900, 3))
+    parts = shares(len(rows), 2)
+    (expected,) = HostWay(Points(rows, resolve("cpu"))).seed(6, [np.random.RandomState(0)], 3)
+
+    def seed(rank):
+        keep = rank not in short
+        points = Points(rows[parts[rank]], resolve("cpu"), group=current(), keep=keep)
+        return HostWay(points).seed(6, [np.random.RandomState(0)], 3)
+
+    found = [seeds for (seeds,) in on_ranks(2, seed)]
+    for chosen, _ in found:
+        np.testing.assert_array_equal(chosen, expected[0])
+    np.testing.assert_array_equal(np.concatenate([near for _, near in found]), expected[1])

@@ -132,7 +132,7 @@ class BoundedAssignment:
 
     def expect(self, labels: Labels) -> None:
         """Take labels for what most rows will have."""
-        np.maximum(labels, 0, out=self._labels)
+        self._labels[:] = labels
 
     def _step(self, centers: Centers) -> _Step:
         """How far centres have come now."""

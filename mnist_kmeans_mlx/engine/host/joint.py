@@ -19,15 +19,21 @@ from mnist_kmeans_mlx.engine.seeding.sampling import (
     least,
 )
 
+# Bytes of distances of narrow rows that a core works on at once.
+BLOCK = 1 << 19
+
 
 def pays(rows: HostRows, k: int, n: int) -> bool:
-    """Whether `n` seedings can be made together, in less time than one by one."""
+    """Whether `n` seedings take less time together than one by one, or a single one than by bounds.
+
+    The same on all ranks, for it decides what these ask of each other.
+    """
     points = rows.points
     trials = default_trials(k)
     fits = 8 * points.n * n * (trials + 2) <= points.spare
-    able = fits and rows.products_are_exact
     # With many centres few rows come closer to any candidate. Measured on MNIST.
-    return bool(points.group.min(able and n >= trials))
+    able = rows.by_column if n == 1 else rows.products_are_exact and n >= trials
+    return bool(points.group.min(fits and able))
 
 
 def plus_plus(
@@ -41,7 +47,7 @@ def plus_plus(
     Parameters
     ----------
     rows : HostRows
-        The rows, of which products are exact.
+        The rows, of which products are exact or which go `by_column`.
     k : int
         How many to choose.
     sources : sequence of numpy.random.RandomState
@@ -60,10 +66,6 @@ def plus_plus(
     while len(steps) < k:
         steps.append(seedings.keep_best(seedings.draw()))
     return list(zip(np.transpose(steps), seedings.nearest, strict=True))
-
-
-# Bytes of distances of narrow rows that a core works on at once.
-BLOCK = 1 << 19
 
 
 class _Seedings:

@@ -138,7 +138,8 @@ class HostRows:
     @cached_property
     def by_column(self) -> bool:
         """Whether there are so few features that a pass over each takes less than a product."""
-        return self.points.keep and self.points.d <= NARROW
+        points = self.points
+        return points.keep and points.d <= NARROW and 8 * points.n * points.d <= points.spare
 
     @cached_property
     def _columns(self) -> Float64:

@@ -49,13 +49,13 @@ class HostWay:
 
     def seeds_together(self, k: int, n: int) -> bool:
         """Whether `n` seedings take less time together than one by one."""
-        return joint.pays(self.rows, k, n)
+        return n > 1 and joint.pays(self.rows, k, n)
 
     def seed(self, k: int, sources: Sequence[Source], trials: int) -> list[tuple[Index, Labels]]:
         """Greedy k-means++ from each of several sources of draws."""
-        if len(sources) > 1 and self.seeds_together(k, len(sources)):
+        if self.seeds_together(k, len(sources)):
             return joint.plus_plus(self.rows, k, sources, trials)
-        if self.rows.by_column:
+        if joint.pays(self.rows, k, 1):
             return [joint.plus_plus(self.rows, k, [source], trials)[0] for source in sources]
         return [plus_plus(self.rows, k, source, trials) for source in sources]
 
@@ -82,14 +82,15 @@ class HostClusters:
 
     def begin(self, labels: Labels) -> None:
         """Take clusters that seeding found."""
-        self.changed, self.rechecked = int(np.count_nonzero(labels != self.labels)), 0
-        self.labels = labels
-        self._sums.update(labels)
+        self._take(labels, 0)
         self._nearest.expect(labels)
 
     def assign(self, centers: Float64) -> None:
         """Give each row to the nearest of the centres."""
         labels = self._nearest(Centers(self._points, centers, host_rounding()))
-        self.changed = int(np.count_nonzero(labels != self.labels))
-        self.labels, self.rechecked = labels, self._nearest.rechecked
+        self._take(labels, self._nearest.rechecked)
+
+    def _take(self, labels: Labels, rechecked: int) -> None:
+        self.changed, self.rechecked = int(np.count_nonzero(labels != self.labels)), rechecked
+        self.labels = labels
         self._sums.update(labels)
