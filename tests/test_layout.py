@@ -53,7 +53,7 @@ ENGINE_LAYERS = [
     {"engine.points"},
     {"engine.exact", "engine.frame", "engine.lattice"},
     {"engine.csr"},
-    {"engine.decision"},
+    {"engine.decision", "engine.differences"},
 ]
 # Rooms that know only NumPy, or only MLX.
 WAYS = {

@@ -10,7 +10,7 @@ and `ways` holds what all ways have in common, and chooses one.
 - `restarts`: the best of several runs; `seeding`: where they start; `means`: the M-step.
 - `points`: the rows of a fit in their `frame`, as whole numbers if they lie on a `lattice`;
   `centers`: centres in it, and the bound of what products with them lose; `decision`: rows that
-  float32 leaves in doubt, in float64; `exact`: sums that no order changes; `sphere`: cosine;
-  `fingerprint`: what tells rows from others.
+  float32 leaves in doubt, in float64; `differences`: squared distances; `exact`: sums that no order
+  changes; `sphere`: cosine; `fingerprint`: what tells rows from others.
 - `nearest`: what fitted centres are asked, in a frame of their own; `minibatch`: a batch at a time.
 """

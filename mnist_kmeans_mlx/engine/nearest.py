@@ -19,14 +19,13 @@ from scipy.sparse import issparse
 from mnist_kmeans_mlx.device import Device, product, slices
 from mnist_kmeans_mlx.engine import csr
 from mnist_kmeans_mlx.engine.decision import HUGE, TINY, decide_pairs, euclidean, power_of_two
+from mnist_kmeans_mlx.engine.differences import NARROW, to_own
 from mnist_kmeans_mlx.engine.points import Float64, Labels
 from mnist_kmeans_mlx.engine.ways import Compared, ComparedSparse, comparing
 from mnist_kmeans_mlx.threads import scratch
 
 # Bytes of float64 rows, or of their distances, that a core works on at once, in its cache.
-BLOCK, STEP_BYTES = 1 << 19, 1 << 19
-# Up to so many features, a pass for each takes less than sums along rows.
-NARROW = 16
+BLOCK = 1 << 19
 # Below this share of what the product adds and subtracts, cancellation has cost it six digits.
 CANCELLED = 1e-6
 # Between these float32 holds squares of centres, and of rows a good deal farther off.
@@ -110,29 +109,12 @@ class Nearest:
         if issparse(rows):
             return csr.distances_sq(csr.canonical(rows), self.centers, labels, self.device.host)
         n, d = rows.shape
-        costs, columns = np.zeros(n), np.ascontiguousarray(self.centers.T)
+        costs = np.empty(n)
 
         def measure(part: slice) -> None:
-            own, block = labels[part], rows[part]
-            with np.errstate(over="ignore"):
-                if d > NARROW:
-                    if block.dtype != np.float64:  # to cast and subtract in one takes longer
-                        narrow = block
-                        block = scratch("rows", narrow.shape, np.float64)
-                        block[:] = narrow
-                    difference = scratch("difference", block.shape, np.float64)
-                    # "clip" writes to `out`, rather than to a copy of it.
-                    self.centers.take(own, axis=0, out=difference, mode="clip")
-                    np.subtract(block, difference, out=difference)
-                    np.vecdot(difference, difference, out=costs[part])
-                    return
-                difference = scratch("difference", own.shape, np.float64)
-                for values, column in zip(block.T, columns, strict=True):
-                    column.take(own, out=difference, mode="clip")
-                    np.subtract(values, difference, out=difference)
-                    costs[part] += np.square(difference, out=difference)
+            costs[part] = to_own(rows[part], self.centers, labels[part])
 
-        self._each(measure, n, max(BLOCK // (8 * d), 4) if d > NARROW else BLOCK // 8)
+        self._each(measure, n, BLOCK // (8 * d) if d > NARROW else BLOCK // 8)
         return costs
 
     def inertia(self, rows: Any, labels: Labels, weights: Float64 | None = None) -> float:
@@ -200,7 +182,7 @@ class Nearest:
                 if len(lost) > 0 or not 2 * np.sqrt(own.max() + longest) < np.finfo(out.dtype).max:
                     _check_held(found)
 
-        self._each(measure, rows.shape[0], STEP_BYTES // (8 * max(k, d)))
+        self._each(measure, rows.shape[0], BLOCK // (8 * max(k, d)))
 
     def _moved(self, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Rows in the frame of the centres; in float32 they are infinite if too far out."""

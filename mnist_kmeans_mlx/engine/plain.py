@@ -7,15 +7,16 @@ one-hot labels ``(r, k, n)``. No threads, no blocks, no bounds from one iteratio
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import numpy.typing as npt
 
 from mnist_kmeans_mlx.device import product
 from mnist_kmeans_mlx.engine.decision import decide_pairs
+from mnist_kmeans_mlx.engine.differences import NARROW, to_each
 from mnist_kmeans_mlx.engine.exact import EXACT_FLOAT64, Exact, joined
-from mnist_kmeans_mlx.engine.points import NARROW, Float64, Index, Labels, Points
+from mnist_kmeans_mlx.engine.points import Float64, Index, Labels, Points
 from mnist_kmeans_mlx.engine.seeding.sampling import (
     ROUNDED,
     Source,
@@ -42,7 +43,6 @@ class PlainWay:
         self._columns = np.ascontiguousarray(np.column_stack([self.rows, np.ones(points.n)]).T)
         largest = 4 * float(self.norms_sq.max(initial=0))
         self._products_are_exact = points.integer and largest <= EXACT_FLOAT64
-        self._scaled = np.ascontiguousarray((self.raw * points.scale).T)
         # What a cluster sums of each row: its parts, which float64 adds without error, and weight.
         weights = points.weighted(np.ones(points.n))
         parts = points.row_sums.split(self.rows * weights[:, None])
@@ -160,7 +160,8 @@ class PlainWay:
         Rows drawn are ``(r, t)``; `closest` is ``(r, n)``, without them.
         """
         if self.points.d <= NARROW and not self._products_are_exact:
-            distances = self._differences_sq(self.raw[drawn])
+            distances = np.empty((*drawn.shape, self.points.n))
+            to_each(self._scaled, self._scaled.T[drawn], distances)
             return np.minimum(distances, closest[:, None], out=distances)
         distances = self._scores(self.rows[drawn], self.norms_sq[drawn])
         distances += self.norms_sq
@@ -172,14 +173,10 @@ class PlainWay:
             distances[pairs] = self.points.direct(row, self.raw[drawn[source, candidate]])
         return np.minimum(distances, closest[:, None], out=distances)
 
-    def _differences_sq(self, rows: Float64) -> Float64:
-        """Squared distances ``(..., n)`` of all rows to some ``(..., d)``, as `Points.direct`."""
-        total = np.zeros((*rows.shape[:-1], self.points.n))
-        difference = np.empty_like(total)
-        for feature, values in enumerate(self._scaled):
-            own = rows[..., feature, None] * self.points.scale
-            total += np.square(np.subtract(values, own, out=difference), out=difference)
-        return total
+    @cached_property
+    def _scaled(self) -> Float64:
+        """Rows as columns ``(d, n)``, not moved: differences of what was are rounded twice."""
+        return np.ascontiguousarray((self.raw * self.points.scale).T)
 
     def _error(self, reach: Float64) -> Float64:
         """How far squared distances by products and by differences, both rounded, can be apart.

@@ -14,10 +14,10 @@ from scipy.sparse import csr_matrix, issparse
 from mnist_kmeans_mlx.device import Device, slices
 from mnist_kmeans_mlx.distributed import ALONE, Group
 from mnist_kmeans_mlx.engine import csr
+from mnist_kmeans_mlx.engine.differences import SMALLEST, sums_of_squares, to_own
 from mnist_kmeans_mlx.engine.exact import BLOCK, Exact, joined
 from mnist_kmeans_mlx.engine.frame import Frame
 from mnist_kmeans_mlx.engine.lattice import Lattice
-from mnist_kmeans_mlx.threads import scratch
 
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
@@ -32,12 +32,8 @@ SAMPLE, SAMPLE_BYTES = 4096, 16 << 20
 # the number of centres (`is_little`). From given centres, half of it costs 2 to 18 %, and twice of
 # it gains 3 to 13 %, but loses more in seeding: scripts/bench_strategy.py ONE_PIECE, two cores.
 ONE_PIECE, FIXED = 500_000, 25
-# Up to so many features it pays to turn rows around, so that each feature lies in one piece.
-NARROW = 8
 # Numbers side by side that NumPy goes along at once.
 ABREAST = 512
-# Rows of a smaller scale may be farther apart than float64 goes.
-SMALLEST = 2.0**-1020
 # Binary digits that a number of a row keeps in a sum, counted from the largest of all. Usual
 # numbers that lie more than so many digits below keep more.
 GRID, DEEP = 48, 16
@@ -460,7 +456,7 @@ class Points:
 
         def measure(part: slice) -> None:
             chosen = part if index is None else index[part]
-            result[part] = self.direct(chosen, centers, owner[part])
+            result[part] = to_own(self.given(chosen), centers, owner[part], self.scale)
 
         self.host.map(measure, self.host_parts(len(result)))
         return result
@@ -499,18 +495,11 @@ class Points:
             return self.direct(index, row)
         difference = self.moved(index)
         difference -= self.move_rows(row)
-        return self.summed(np.square(difference, out=difference))
+        return sums_of_squares(difference)
 
-    def direct(
-        self,
-        index: Index | slice,
-        centers: Float64,
-        owner: npt.NDArray[np.integer[Any]] | None = None,
-    ) -> Float64:
-        """Squared distances of rows to centres: each to its own, all to the same, or to `owner`."""
+    def direct(self, index: Index | slice, centers: Float64) -> Float64:
+        """Squared distances of rows, each to its own or all to the same centre."""
         difference = self.raw(index)
-        if owner is not None:
-            centers = self._own(centers, owner)
         with np.errstate(over="ignore"):  # of given centres far off
             if self.scale < SMALLEST:  # differences of the largest numbers are larger still
                 difference *= self.scale
@@ -518,29 +507,4 @@ class Points:
             else:
                 difference -= centers
                 difference *= self.scale
-            np.square(difference, out=difference)
-        return self.summed(difference)
-
-    def _own(self, centers: Float64, owner: npt.NDArray[np.integer[Any]]) -> Float64:
-        """The centre of each row, for the calling thread to read."""
-        if self.d > NARROW:
-            own = scratch("own", (len(owner), self.d), np.float64)
-            # "clip" writes to `out`, rather than to a copy of it.
-            return centers.take(owner, axis=0, out=own, mode="clip")
-        own = scratch("own", (self.d, len(owner)), np.float64)
-        for column, values in zip(own, centers.T, strict=True):
-            np.ascontiguousarray(values).take(owner, out=column, mode="clip")
-        return own.T
-
-    def summed(self, squares: Float64) -> Float64:
-        """Sums along rows of squares ``(m, d)``, in the same order on every processor.
-
-        NumPy sums pairwise; of few numbers it takes less to sum by column.
-        """
-        if self.d > NARROW:
-            sums: Float64 = squares.sum(axis=1)
-            return sums
-        total = np.zeros(len(squares))
-        for column in squares.T:
-            total += column
-        return total
+            return sums_of_squares(difference)

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from mnist_kmeans_mlx.device import Device, host_rounding, product, slices
 from mnist_kmeans_mlx.engine.centers import Factors, more_of_sums
-from mnist_kmeans_mlx.engine.points import NARROW, Float64, Index, Labels
+from mnist_kmeans_mlx.engine.differences import NARROW
+from mnist_kmeans_mlx.engine.points import Float64, Index, Labels
 from mnist_kmeans_mlx.threads import scratch
 
 # Bytes of float32 rows, and of scores, that a core works on at once. With less, threads wait for

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_kmeans_mlx.device import product, slices
+from mnist_kmeans_mlx.engine.differences import NARROW, to_each
 from mnist_kmeans_mlx.engine.frame import EXACT_FLOAT32
 from mnist_kmeans_mlx.engine.host.sketch import Sketch, TurningSketch
 from mnist_kmeans_mlx.engine.host.strategy import Strategy, sketch_bytes, sketch_pays
-from mnist_kmeans_mlx.engine.points import NARROW, Float32, Float64, Index, Points
+from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Points
 from mnist_kmeans_mlx.threads import scratch
 
 
@@ -143,50 +144,41 @@ class HostRows:
 
     @cached_property
     def _columns(self) -> Float64:
-        """Rows ``(d, n)``, scaled but not moved, unless they are whole numbers."""
+        """Rows ``(d, n)`` as `_turned` has them."""
         points, columns = self.points, np.empty((self.points.d, self.points.n))
 
         def turn(part: slice) -> None:
-            columns[:, part] = self._scaled(points.raw(part)).T
+            columns[:, part] = self._turned(points.raw(part))
 
         points.host.map(turn, points.host_parts())
         return columns
+
+    def _turned(self, rows: Float64) -> Float64:
+        """Rows as given as columns, scaled; moved only if whole: others would be rounded twice."""
+        points = self.points
+        return (points.move_rows(rows) if points.integer else rows * points.scale).T
 
     def columns(self, index: Index | slice) -> Float32:
         """Moved and scaled rows as columns ``(d + 1, m)`` with a one each, until the next call."""
         points = self.points
         m = index.stop - index.start if isinstance(index, slice) else len(index)
         columns = scratch("columns", (points.d + 1, m), np.float32)
-        origin = np.zeros(points.d) if points.on_lattice else points.origin * points.scale
+        origin = np.zeros(points.d) if points.integer else points.origin * points.scale
         for column, values, zero in zip(columns, self._columns, origin, strict=False):
             some = values[index] if isinstance(index, slice) else values.take(index)
             np.subtract(some, zero, out=column, casting="same_kind")
         columns[-1] = 1
         return columns
 
-    def _scaled(self, rows: Float64) -> Float64:
-        if self.points.on_lattice:
-            return self.points.move_rows(rows)
-        rows *= self.points.scale  # a power of two
-        return rows
-
     def _distances_sq_by_column(self, index: Index | slice, rows: Float64) -> Float64:
-        columns, values = self._columns[:, index], self._scaled(rows.copy())
+        columns, turned = self._columns[:, index], self._turned(rows)
         total = scratch("total", (len(rows), columns.shape[1]), np.float64)
-        if self.points.integer:  # products of whole numbers are exact, in one step
-            product(-2 * values, columns, out=total)
-            total += np.square(values).sum(axis=1)[:, None] + self._column_norms_sq[index]
-            return total
-        difference = scratch("difference", total.shape, np.float64)
-        total[:] = 0
-        for column, value in zip(columns, values.T, strict=True):
-            np.subtract(column, value[:, None], out=difference)
-            total += np.square(difference, out=difference)
+        if not self.points.integer:
+            return to_each(columns, turned.T, total)
+        # Products of whole numbers are exact, in one step.
+        product(-2 * turned.T, columns, out=total)
+        total += np.square(turned).sum(axis=0)[:, None] + self.norms_sq[index]
         return total
-
-    @cached_property
-    def _column_norms_sq(self) -> Float64:
-        return np.square(self._columns).sum(axis=0)
 
     def _exact_products(self, a: Any, b: Any) -> Any:
         """Exact products of rows of whole numbers with a column, or with several."""
