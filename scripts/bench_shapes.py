@@ -8,6 +8,7 @@ divided by ours, round by round: its median and range. Above 1 we are quicker.
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
@@ -256,20 +257,19 @@ def main():
     if not chosen or not set(options.calls.split(",")) <= set(CALLS):
         parser.error(f"there are the cases {', '.join(CASES)} and the calls {', '.join(CALLS)}")
     results = []
-    for name in chosen:
-        with start(ARMS["scikit-learn"]) as theirs, start(ARMS["ours"]) as ours:
-            for call in options.calls.split(","):
-                arms = dict(zip(ARMS, (theirs, ours), strict=True))
-                found = measure(arms, name, call, options.seeds, seconds)
-                if found is not None:
-                    results.append(found)
-                    say(f"{name}: {call}", show(found["ratio"]))
+    with start(ARMS["scikit-learn"]) as theirs, start(ARMS["ours"]) as ours:
+        arms = dict(zip(ARMS, (theirs, ours), strict=True))
+        for name, call in itertools.product(chosen, options.calls.split(",")):
+            found = measure(arms, name, call, options.seeds, seconds)
+            if found is not None:
+                results.append(found)
+                say(f"{name}: {call}", show(found["ratio"]))
     lines = [
         [r["case"], r["call"], *r["milliseconds"].values(), r["ratio"], *megabytes(r), r["same"]]
         for r in results
     ]
-    arms = [f"{arm}, {unit}" for unit in ("ms", "MB") for arm in ARMS]
-    print(table(["case", "call", *arms[:2], "ratio", *arms[2:], "same"], lines))
+    times, peaks = ([f"{arm}, {unit}" for arm in ARMS] for unit in ("ms", "MB"))
+    print(table(["case", "call", *times, "ratio", *peaks, "same"], lines))
     for call in options.calls.split(","):
         ratios = [r["ratio"]["median"] for r in results if r["call"] == call]
         if ratios:
