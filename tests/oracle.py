@@ -16,6 +16,8 @@ def kmeans(X, centers, *, weights=None, max_iter=300, tol=1e-4):
     centers = np.array(centers, dtype=np.float64)
     weights = np.ones(len(X)) if weights is None else np.asarray(weights, dtype=np.float64)
     threshold = tol * X.var(axis=0).mean()
+    # The mean of equal rows is that row, whatever they weigh: 3 * x / 3 need not be x.
+    moved = X - X[0]
     before = None
     n_iter = 0
     while n_iter < max_iter:
@@ -23,18 +25,18 @@ def kmeans(X, centers, *, weights=None, max_iter=300, tol=1e-4):
         distances = distances_sq(X, centers)
         labels = distances.argmin(axis=1)
         sums, counts = np.zeros_like(centers), np.zeros(len(centers))
-        np.add.at(sums, labels, X * weights[:, None])
+        np.add.at(sums, labels, moved * weights[:, None])
         np.add.at(counts, labels, weights)
         own = distances[np.arange(len(X)), labels]
         empty = np.flatnonzero(counts == 0)
         if len(empty) and own.max() > 0:
             furthest = np.argpartition(own, -len(empty))[: -len(empty) - 1 : -1]
             for cluster, row in zip(empty, furthest, strict=True):
-                sums[labels[row]] -= X[row] * weights[row]
+                sums[labels[row]] -= moved[row] * weights[row]
                 counts[labels[row]] -= weights[row]
-                sums[cluster], counts[cluster] = X[row] * weights[row], weights[row]
+                sums[cluster], counts[cluster] = moved[row] * weights[row], weights[row]
         source = np.where(counts > 0, np.arange(len(centers)), np.argmax(counts))
-        new = sums[source] / counts[source, None]
+        new = X[0] + sums[source] / counts[source, None]
         shift, centers = np.square(new - centers).sum(), new
         if before is not None and np.array_equal(labels, before):
             break
