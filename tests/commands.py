@@ -1,4 +1,4 @@
-"""How tests run a command: in this process, or on a terminal where somebody presses Ctrl-C."""
+"""How tests run commands, scripts and code: in this process, in another, or on a terminal."""
 
 import os
 import pty
@@ -6,11 +6,13 @@ import subprocess
 import sys
 import termios
 import time
+from pathlib import Path
 
 from click.testing import CliRunner
 
 from mnist_kmeans_mlx.cli import main
 
+ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-W", "error", "-m", "mnist_kmeans_mlx"]
 
 
@@ -21,6 +23,19 @@ def call(*words, code=0, env=None):
     assert done.exit_code == code, (done.output, done.exception)
     assert done.exception is None or isinstance(done.exception, SystemExit)
     return done
+
+
+def run(*words, code=0, **options):
+    """Run Python on a script or on ``-c`` and code; it must end with this status."""
+    command = [sys.executable, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def run_script(name, *words, code=0):
+    """Run one of the scripts, as `run` does."""
+    return run(ROOT / "scripts" / name, *words, code=code)
 
 
 def interrupted(words, env, sign, press, **settings):

@@ -1,4 +1,5 @@
 import contextlib
+import importlib
 import os
 from pathlib import Path
 
@@ -81,6 +82,13 @@ def walked(tmp_path_factory, device):
     for page in COMMANDS:
         walk.follow(page, "console")
     return walk
+
+
+@pytest.fixture
+def load_script(monkeypatch):
+    """Import a script, by its name, as a module."""
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "scripts")
+    return importlib.import_module
 
 
 @pytest.fixture

@@ -1,28 +1,11 @@
 """The benchmarks run and count right; how fast anything is, no test asks."""
 
 import json
-import subprocess
-import sys
-from importlib import import_module
-from pathlib import Path
 
 import numpy as np
 import oracle
 import pytest
-
-SCRIPTS = Path(__file__).parent.parent / "scripts"
-
-
-@pytest.fixture
-def load(monkeypatch):
-    """Import a script as a module."""
-    monkeypatch.syspath_prepend(SCRIPTS)
-    return import_module
-
-
-def run(script, *argv):
-    command = [sys.executable, SCRIPTS / script, *map(str, argv)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+from commands import run_script
 
 
 @pytest.mark.slow
@@ -30,8 +13,7 @@ def test_peers(tmp_path):
     path = tmp_path / "peers.json"
     argv = ["--quick", "--cases", "mnist-k10-r1", "--repeat", 1, "--json", path]
     arms = "sklearn-lloyd-float32,faiss"
-    done = run("bench_peers.py", *argv, "--arms", arms, "--venvs", tmp_path / "none")
-    assert done.returncode == 0, done.stderr
+    done = run_script("bench_peers.py", *argv, "--arms", arms, "--venvs", tmp_path / "none")
     result = json.loads(path.read_text())
     assert "not installed" in result["missing"]["faiss"]
     assert result["missing"]["faiss"] in done.stdout
@@ -54,8 +36,7 @@ def test_peers(tmp_path):
     ("option", "known"), [("--cases", "embeddings-k1000"), ("--arms", "superkmeans")]
 )
 def test_a_name_that_there_is_not(option, known):
-    done = run("bench_peers.py", option, "fais")
-    assert done.returncode == 2
+    done = run_script("bench_peers.py", option, "fais", code=2)
     assert f"{option}: nothing is called 'fais'" in done.stderr
     assert known in done.stderr
     assert "Traceback" not in done.stderr
@@ -63,8 +44,7 @@ def test_a_name_that_there_is_not(option, known):
 
 def test_shapes(tmp_path):
     path = tmp_path / "shapes.json"
-    done = run("bench_shapes.py", "--quick", "--cases", "iris|100 x 2", "--out", path)
-    assert done.returncode == 0, done.stderr
+    done = run_script("bench_shapes.py", "--quick", "--cases", "iris|100 x 2", "--out", path)
     results = json.loads(path.read_text())["results"]
     calls = ["fit", "predict", "one row", "score", "transform"]
     assert [each["call"] for each in results] == 2 * calls
@@ -76,8 +56,7 @@ def test_shapes(tmp_path):
 
 
 def test_a_shape_that_there_is_not():
-    done = run("bench_shapes.py", "--cases", "irises")
-    assert done.returncode == 2
+    done = run_script("bench_shapes.py", "--cases", "irises", code=2)
     assert "there are the cases iris, " in done.stderr
 
 
@@ -86,8 +65,7 @@ def test_scaling(tmp_path):
     pytest.importorskip("matplotlib")
     path, figure = tmp_path / "scaling.json", tmp_path / "scaling.png"
     argv = ["--quick", "--sweeps", "n", "--algorithms", "lloyd", "--iterations", 3]
-    done = run("bench_scaling.py", *argv, "--json", path, "--figure", figure)
-    assert done.returncode == 0, done.stderr
+    run_script("bench_scaling.py", *argv, "--json", path, "--figure", figure)
     assert figure.read_bytes().startswith(b"\x89PNG")
     points = json.loads(path.read_text())["points"]
     assert [(p["n"], p["size"]) for p in points] == [(500, 500), (1000, 1000), (2000, 2000)]
@@ -97,8 +75,7 @@ def test_scaling(tmp_path):
 
 @pytest.mark.slow
 def test_gpu(tmp_path):
-    done = run("bench_gpu.py", tmp_path / "out", "--quick", "--device", "cpu", "--repeat", 1)
-    assert done.returncode == 0, done.stderr
+    done = run_script("bench_gpu.py", tmp_path / "out", "--quick", "--device", "cpu", "--repeat", 1)
     result = json.loads((tmp_path / "out" / "bench_gpu.json").read_text())
     assert len(result["checks"]) == 6
     assert all(check["passed"] for check in result["checks"])
@@ -108,8 +85,7 @@ def test_gpu(tmp_path):
 
 @pytest.mark.slow
 def test_roofline(tmp_path, device):
-    done = run("roofline.py", "--device", device, "--rows", 900, "--json", tmp_path / "out", 5, 20)
-    assert done.returncode == 0, done.stderr
+    run_script("roofline.py", "--device", device, "--rows", 900, "--json", tmp_path / "out", 5, 20)
     result = json.loads((tmp_path / "out").read_text())
     assert result["machine"]["device"] == device
     for k, row in zip((5, 20), result["rows"], strict=True):
@@ -119,38 +95,38 @@ def test_roofline(tmp_path, device):
         assert row["auto_ms"] > 0
 
 
-def test_the_judge_is_right(load):
+def test_the_judge_is_right(load_script):
     rows = oracle.make_rows("pixels", 500, 7, 0).astype(np.uint8)
     centers = oracle.make_rows("pixels", 9, 7, 1)
-    labels, sse = load("_bench").nearest(rows, centers)
+    labels, sse = load_script("_bench").nearest(rows, centers)
     distances = oracle.distances_sq(rows, centers)
     assert sse == pytest.approx(distances.min(axis=1).sum(), rel=1e-12)
     assert np.array_equal(labels, distances.argmin(axis=1))
 
 
-def test_accuracy_counts_the_commonest_class(load):
-    data = load("_bench").Stored("", None, np.array([1, 1, 0, 2, 2]), None)
+def test_accuracy_counts_the_commonest_class(load_script):
+    data = load_script("_bench").Stored("", None, np.array([1, 1, 0, 2, 2]), None)
     assert data.accuracy(np.array([0, 0, 0, 3, 3])) == pytest.approx(4 / 5)
 
 
-def test_a_broken_arm_says_why(load, tmp_path):
-    bench = load("_bench")
+def test_a_broken_arm_says_why(load_script, tmp_path):
+    bench = load_script("_bench")
     worker = bench.Worker(bench.Arm("broken", "Faiss", {"no_such_option": 1}), tmp_path)
     with pytest.raises(bench.ArmFailed, match=r"No module|no_such_option"):
         worker.ask("fit")
     worker.close()
 
 
-def test_a_slow_arm_is_stopped(load, tmp_path):
-    bench = load("_bench")
+def test_a_slow_arm_is_stopped(load_script, tmp_path):
+    bench = load_script("_bench")
     worker = bench.Worker(bench.Arm("slow", "Library"), tmp_path)
     with pytest.raises(bench.TimeLimit, match="longer than"):
         worker.ask("describe", limit=0)
     assert worker.process.returncode is not None
 
 
-def test_stages_are_read_from_verbose_fits(load):
-    watch = load("_bench_arms").Listener()
+def test_stages_are_read_from_verbose_fits(load_script):
+    watch = load_script("_bench_arms").Listener()
     watch.lines = [
         (2, "Initialization complete"),
         (5, "Iteration 0, inertia 1."),
@@ -161,8 +137,8 @@ def test_stages_are_read_from_verbose_fits(load):
     assert watch.stages(0, 11) == {"seeding": 2 + 3 - 1, "final": 1}
 
 
-def test_exponents_and_crossings(load):
-    scaling = load("bench_scaling")
+def test_exponents_and_crossings(load_script):
+    scaling = load_script("bench_scaling")
     points = [
         {"along": "k", "size": k, "algorithm": name, "seconds": seconds}
         for k in (1, 4, 16, 64)
@@ -174,15 +150,9 @@ def test_exponents_and_crossings(load):
     assert crossing["size"] == pytest.approx(16)
 
 
-def test_numbers_are_short(load):
-    bench = load("_bench")
-    assert [bench.show(x) for x in (None, 3, 0.0, 0.12345, 1.2345, 123.45)] == [
-        "·",
-        "3",
-        "0.000",
-        "0.123",
-        "1.23",
-        "123",
-    ]
+def test_numbers_are_short(load_script):
+    bench = load_script("_bench")
+    numbers = (None, 3, 0.0, 0.12345, 1.2345, 123.45)
+    assert list(map(bench.show, numbers)) == ["·", "3", "0.000", "0.123", "1.23", "123"]
     assert bench.spread([3.0, 1.0, 2.0]) == {"median": 2.0, "low": 1.0, "high": 3.0}
     assert bench.ratio([2.0, 9.0], [1.0, 3.0]) == {"median": 2.5, "low": 2.0, "high": 3.0}

@@ -1,32 +1,24 @@
 """The report in a real browser: it keeps to itself, fits a phone, and answers as predict does."""
 
 import base64
-import importlib.util
 import io
 import json
 import re
+import sys
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import ROOT
 from numpy.testing import assert_array_equal
 from pages import EVIL, K, call, make_inputs
 
 from mnist_kmeans_mlx import KMeans, experiment, save_model
 from mnist_kmeans_mlx.persistence import load_model
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
+sys.path.append(str(ROOT / "scripts"))
+import _browser as web
 
-
-def _load(name):
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-web = _load("_browser")
 pytestmark = pytest.mark.slow
 
 

@@ -5,21 +5,17 @@ import io
 import json
 import random
 import struct
-import subprocess
-import sys
 import tracemalloc
 import zipfile
-from importlib import import_module
-from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import run_script
 
 from mnist_kmeans_mlx.checkpoint import Checkpoint, CheckpointError
 from mnist_kmeans_mlx.datasets import DatasetError, load_matrix
 from mnist_kmeans_mlx.persistence import ModelError, load_model
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
 HUGE = 2**40
 NOISE = random.Random(0).randbytes(9999)
 
@@ -81,16 +77,11 @@ def test_a_size_bomb_is_refused_before_memory_is_taken(name, tmp_path):
         tracemalloc.stop()
 
 
-@pytest.fixture
-def damage(monkeypatch):
-    monkeypatch.syspath_prepend(SCRIPTS)
-    return import_module("_damage")
-
-
 @pytest.mark.filterwarnings("ignore::mnist_kmeans_mlx.datasets.DatasetWarning")
-def test_every_sample_is_good_and_damage_is_repeatable(damage, tmp_path):
+def test_every_sample_is_good_and_damage_is_repeatable(load_script, tmp_path):
     from contextlib import nullcontext
 
+    damage = load_script("_damage")
     samples = damage.write_samples(tmp_path)
     kinds = {"a.npy", "a.npz", "a.csv", "train-images-idx3-ubyte", "model", "checkpoint"}
     assert kinds <= {sample.name for sample in samples}
@@ -102,11 +93,5 @@ def test_every_sample_is_good_and_damage_is_repeatable(damage, tmp_path):
 
 @pytest.mark.slow
 def test_damaged_files_do_no_harm():
-    done = subprocess.run(
-        [sys.executable, SCRIPTS / "check_files.py", "400", "--seed", "3"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = run_script("check_files.py", 400, "--seed", 3)
     assert "400 files, 0 failures" in done.stdout

@@ -1,28 +1,21 @@
 """The script that tries inputs of every kind, and that it would notice wrong answers."""
 
-import subprocess
-import sys
 from fractions import Fraction
-from importlib import import_module
-from pathlib import Path
 
 import numpy as np
 import oracle
 import pytest
-
-SCRIPTS = Path(__file__).parent.parent / "scripts"
-
-
-@pytest.fixture
-def verdicts(monkeypatch):
-    monkeypatch.syspath_prepend(SCRIPTS)
-    return import_module("_inputs.verdicts")
+from commands import run_script
 
 
 @pytest.fixture
-def exact(monkeypatch):
-    monkeypatch.syspath_prepend(SCRIPTS)
-    return import_module("_inputs.exact")
+def verdicts(load_script):
+    return load_script("_inputs.verdicts")
+
+
+@pytest.fixture
+def exact(load_script):
+    return load_script("_inputs.exact")
 
 
 def raising(error):
@@ -91,11 +84,4 @@ def test_exact_answers_reach_beyond_float64(exact):
 
 @pytest.mark.slow
 def test_no_input_is_answered_wrong():
-    done = subprocess.run(
-        [sys.executable, SCRIPTS / "check_inputs.py", "--quick"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert " 0 wrong" in done.stdout
+    assert " 0 wrong" in run_script("check_inputs.py", "--quick").stdout

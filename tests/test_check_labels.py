@@ -1,20 +1,13 @@
 """The script that compares labels with those of float64."""
 
-import subprocess
-import sys
-from importlib import import_module
-from pathlib import Path
-
 import numpy as np
 import oracle
 import pytest
+from commands import run_script
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
 
-
-def test_its_float64_is_that_of_the_oracle(monkeypatch):
-    monkeypatch.syspath_prepend(SCRIPTS)
-    nearest = import_module("check_labels").nearest
+def test_its_float64_is_that_of_the_oracle(load_script):
+    nearest = load_script("check_labels").nearest
     rows = oracle.make_rows("offset", 300, 7, seed=0)
     centers = rows[:20]
     # Midpoints are as near to one centre as to another, up to the last bit.
@@ -26,12 +19,6 @@ def test_its_float64_is_that_of_the_oracle(monkeypatch):
 
 @pytest.mark.slow
 def test_no_label_is_wrong(device):
-    argv = ["--clusters", "20", "--rows", "500", "--device", device]
-    done = subprocess.run(
-        [sys.executable, SCRIPTS / "check_labels.py", *argv],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    words = ("--clusters", 20, "--rows", 500, "--device", device)
+    done = run_script("check_labels.py", *words)
     assert "\n0 wrong of 30000 labels" in done.stdout

@@ -1,21 +1,13 @@
 """The script that kills fits and answers; what it runs is tested beside its modules."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-
-SCRIPT = Path(__file__).parent.parent / "scripts" / "check_resume.py"
+from commands import run_script
 
 
 @pytest.mark.slow
 def test_killed_fits_find_what_others_find():
     argv = ["--kills", "4", "--rows", "2000", "--cases", "uint8", "float32"]
     argv += ["--changes", "nothing", "cell in a file", "tree", "names"]
-    done = subprocess.run(
-        [sys.executable, SCRIPT, *argv], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = run_script("check_resume.py", *argv)
     assert "\n4 kills" in done.stdout
     assert "12 of 12 files are those of calls that began with the change" in done.stdout

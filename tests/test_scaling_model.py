@@ -1,30 +1,18 @@
 """docs/scaling.md shows what the model says today, and the benchmarks beside it run."""
 
-import subprocess
 import sys
-from pathlib import Path
 
 import mlx.core as mx
 import pytest
-
-ROOT = Path(__file__).parent.parent
-
-
-def run(name, *argv):
-    done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / name, *map(str, argv)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+from commands import ROOT, run_script
 
 
 def test_the_document_shows_the_model():
     text = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
     _, _, rest = text.partition("<!-- scaling_model -->\n")
-    assert rest.partition("<!-- end of scaling_model -->")[0] == run("scaling_model.py")
+    assert (
+        rest.partition("<!-- end of scaling_model -->")[0] == run_script("scaling_model.py").stdout
+    )
 
 
 @pytest.mark.slow
@@ -33,7 +21,7 @@ def test_the_document_shows_the_model():
 def test_bench_scale_runs(tmp_path):
     argv = ["--rows", 30_000, "--features", 16, "-k", 8, "--memory", 900_000_000]
     argv += ["--iterations", 2, "--part", 3000, "--ranks", 1, 2, "--json", tmp_path / "scale.json"]
-    printed = run("bench_scale.py", *argv)
+    printed = run_script("bench_scale.py", *argv).stdout
     assert "the limit was kept" in printed
     assert printed.count("same") == 3
     assert (tmp_path / "scale.json").exists()
@@ -41,6 +29,6 @@ def test_bench_scale_runs(tmp_path):
 
 @pytest.mark.slow
 def test_bench_seeding_runs():
-    printed = run("bench_seeding.py", "-k", 5, "--seeds", 2, "--rows", 2000)
+    printed = run_script("bench_seeding.py", "-k", 5, "--seeds", 2, "--rows", 2000).stdout
     assert '| 5 | `init="k-means++"` | 1.0000 |' in printed
     assert len(printed.splitlines()) == 6
