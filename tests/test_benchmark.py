@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import oracle
 import pytest
+from commands import run
 from sklearn.cluster import KMeans
 
 from mnist_kmeans_mlx import estimator
@@ -213,8 +214,7 @@ def test_scikit_learns_worker_does_not_load_mlx():
         "_ScikitLearn(REFERENCE)\n"
         "print([name for name in sys.modules if name.startswith('mlx')])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    assert run("-c", code).stdout == "[]\n"
 
 
 # The judge

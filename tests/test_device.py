@@ -1,17 +1,18 @@
 import json
 import os
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import mlx.core as mx
 import numpy as np
 import pytest
+from commands import run
 from threadpoolctl import threadpool_info
 
 from mnist_kmeans_mlx import KMeans
 from mnist_kmeans_mlx.device import Device, DeviceError, describe, resolve
+
+UNSET = {k: v for k, v in os.environ.items() if k != "MLX_ENABLE_TF32"}
 
 
 def test_the_requested_device_is_found(device):
@@ -124,8 +125,7 @@ def test_fits_side_by_side_leave_blas_as_it_was(device):
 )
 def test_importing_changes_nothing_for_others(code):
     report = "import os; before = dict(os.environ); {}; assert dict(os.environ) == before"
-    environment = {k: v for k, v in os.environ.items() if k != "MLX_ENABLE_TF32"}
-    subprocess.run([sys.executable, "-c", report.format(code)], check=True, env=environment)
+    run("-c", report.format(code), env=UNSET)
 
 
 def test_the_command_line_multiplies_float32_as_float32():
@@ -134,8 +134,4 @@ def test_the_command_line_multiplies_float32_as_float32():
         "main(['env', '--json'], standalone_mode=False)\n"
         "assert os.environ['MLX_ENABLE_TF32'] == '0'"
     )
-    environment = {k: v for k, v in os.environ.items() if k != "MLX_ENABLE_TF32"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], check=True, env=environment, capture_output=True, text=True
-    )
-    assert json.loads(done.stdout)["tf32_disabled"] is True
+    assert json.loads(run("-c", code, env=UNSET).stdout)["tf32_disabled"] is True

@@ -5,8 +5,6 @@ import inspect
 import json
 import re
 import shlex
-import subprocess
-import sys
 from dataclasses import is_dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
+from commands import run
 from guide import COMMANDS, DOCS, PAGES, README, ROOT, Walk, blocks, commands, name, same
 from numpy.testing import assert_array_equal
 
@@ -50,14 +49,8 @@ def site(tmp_path_factory):
     """The built site; a warning is an error."""
     pytest.importorskip("sphinx")
     out = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
-    done = subprocess.run(
-        [*command, "-d", out / "doctrees", DOCS, out / "html"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    words = ("-W", "--keep-going", "-q", "-b", "html", "-d", out / "doctrees")
+    run("-m", "sphinx", *words, DOCS, out / "html")
     return out / "html"
 
 
@@ -218,11 +211,10 @@ def test_scripts_that_are_named_can_be_called():
             if script is None:
                 continue
             if script not in helps:
-                command = [sys.executable, ROOT / script, "--help"]
-                helps[script] = subprocess.run(command, capture_output=True, text=True, check=True)
+                helps[script] = run(ROOT / script, "--help").stdout
             for word in words:
                 if word.startswith("--"):
-                    assert word in helps[script].stdout, (page, script, word)
+                    assert word in helps[script], (page, script, word)
     assert len(helps) >= 4
 
 

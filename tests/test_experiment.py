@@ -1,12 +1,11 @@
 import json
 import os
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from commands import run
 from numpy.testing import assert_array_equal
 
 from mnist_kmeans_mlx import experiment
@@ -365,11 +364,9 @@ def test_a_log_that_cannot_be_written(result, tmp_path):
 def test_the_log_is_in_the_state_folder_of_the_user(tmp_path):
     code = "from mnist_kmeans_mlx.experiment import log_path; print(log_path())"
     environment = {**os.environ, "HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "state")}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.startswith(str(tmp_path))
-    assert done.stdout.endswith("experiments.jsonl\n")
+    path = run("-c", code, env=environment).stdout
+    assert path.startswith(str(tmp_path))
+    assert path.endswith("experiments.jsonl\n")
 
 
 @pytest.fixture

@@ -3,18 +3,15 @@
 import ast
 import inspect
 import json
-import subprocess
-import sys
 from collections import Counter
 from functools import cache
-from pathlib import Path
 from types import FunctionType
 
 import pytest
+from commands import ROOT, run
 
 import mnist_kmeans_mlx
 
-ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "mnist_kmeans_mlx"
 
 # Imports point down, or sideways if that closes no circle. A new module is placed here first.
@@ -256,6 +253,4 @@ else:
         assert not end.code, end.code
 print(json.dumps(sorted(sys.modules)), file=sys.stderr)
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert run.returncode == 0, run.stderr
-    assert not SLOW_TO_LOAD & set(json.loads(run.stderr))
+    assert not SLOW_TO_LOAD & set(json.loads(run("-c", code).stderr))

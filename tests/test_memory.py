@@ -1,12 +1,12 @@
 """Rows that are not held give what held ones give."""
 
-import subprocess
 import sys
 import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from commands import run
 from doubles import taken_for_gpu
 from scipy import sparse
 
@@ -189,11 +189,7 @@ from mnist_kmeans_mlx import KMeans
 KMeans(40, init="k-means||", random_state=0, max_iter=3, memory="600MB").fit({str(path)!r})
 print(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0])
 """
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) * 1024 <= 600_000_000
+    assert int(run("-W", "ignore", "-c", code).stdout) * 1024 <= 600_000_000
 
 
 # What is wide

@@ -3,7 +3,6 @@ import gzip
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
 from importlib.resources import files
 from importlib.util import find_spec
@@ -12,6 +11,7 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+from commands import run
 from damage import refusal, small_mnist, write_idx_folder
 
 from mnist_kmeans_mlx.datasets import DatasetError, load_matrix, load_mnist, mnist
@@ -401,13 +401,7 @@ except DatasetError as error:
     raise SystemExit(f"refused: {error}")
 """
     nowhere = {"https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent.parent,
-        env=os.environ | nowhere | {"KERAS_HOME": str(tmp_path)},
-    )
-    assert run.stdout == ""
-    assert run.returncode == 1
-    assert "refused: source 'keras' failed (URL fetch failure on https" in run.stderr
+    environment = os.environ | nowhere | {"KERAS_HOME": str(tmp_path)}
+    done = run("-c", code, code=1, env=environment)
+    assert done.stdout == ""
+    assert "refused: source 'keras' failed (URL fetch failure on https" in done.stderr

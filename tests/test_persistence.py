@@ -2,12 +2,11 @@ import json
 import os
 import stat
 import struct
-import subprocess
-import sys
 from copy import copy, deepcopy
 
 import numpy as np
 import pytest
+from commands import run
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
@@ -517,4 +516,4 @@ for module in (p, p.tensors):
     assert "pickle" not in vars(module)
 assert "mlx" not in sys.modules, "the format needs no MLX"
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    run("-c", code)

@@ -1,11 +1,10 @@
 import dataclasses
 import json
 import struct
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from commands import run
 from numpy.testing import assert_array_equal
 
 from mnist_kmeans_mlx.datasets.faults import Fault
@@ -172,4 +171,4 @@ sys.addaudithook(hear)
 read_snapshot({str(path)!r})
 """
     write(path, make_record())
-    subprocess.run([sys.executable, "-c", code], check=True)
+    run("-c", code)

@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
@@ -19,7 +19,6 @@ from mnist_kmeans_mlx.datasets import DatasetError
 from mnist_kmeans_mlx.persistence import sinks
 from mnist_kmeans_mlx.persistence.sinks import open_sink
 
-ROOT = Path(__file__).parent.parent
 MODEL = {"model": "ab12", "shape": [100, 7], "dtype": "uint8", "method": "predict"}
 LABELS = np.random.default_rng(0).integers(0, 20, 100).astype(np.int32)
 DISTANCES = np.random.default_rng(1).normal(size=(100, 3)).astype(np.float32)
@@ -255,7 +254,7 @@ with sinks.open_sink({str(path)!r}, rows.shape, rows.dtype, {MODEL!r}) as sink:
     begun, killed = [], 0
     for _ in range(6):
         with subprocess.Popen(
-            [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
         ) as process:
             process.stdout.readline()
             time.sleep(rng.uniform(0.0, 0.1))
@@ -313,11 +312,7 @@ while not done:
         saved = open({str(path)!r}, "rb").read()
 print(saved == open({str(path)!r}, "rb").read())
 """
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, cwd=ROOT
-    )
-    assert run.returncode == 0, run.stderr
-    *steps, same = run.stdout.splitlines()
+    *steps, same = run("-W", "ignore", "-c", code).stdout.splitlines()
     assert same == "True"
     assert len(steps) > 14
     assert set(steps[1::2]) == {f"['{path.name}']"}

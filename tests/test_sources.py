@@ -1,14 +1,13 @@
 """Rows that are read in blocks: those of the same array in memory, whoever asks and how."""
 
 import os
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import run
 from damage import refusal
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +18,6 @@ from mnist_kmeans_mlx.datasets.readers import FileReader
 from mnist_kmeans_mlx.datasets.rows import Rows
 from mnist_kmeans_mlx.datasets.sources import Batches, check_finite, from_memmap, open_rows
 
-ROOT = Path(__file__).parent.parent
 N, D = 211, 5
 MATRIX = np.random.default_rng(0).normal(size=(N, D)).astype(np.float32)
 DTYPES = ["?", "u1", "i1", "u2", "i4", "u8", "i8", "f2", "f4", "f8", ">i2", ">f4", ">f8"]
@@ -557,10 +555,7 @@ rows.take(np.arange(0, len(rows), 300))
 check_finite(rows)
 print(peak() - before)
 """
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
-    )
-    assert int(run.stdout) * (1 if sys.platform == "darwin" else 1024) < 80 << 20
+    assert int(run("-c", code).stdout) * (1 if sys.platform == "darwin" else 1024) < 80 << 20
 
 
 def test_a_block_is_at_least_a_row():
