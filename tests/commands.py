@@ -1,5 +1,6 @@
 """How tests run commands, scripts and code: in this process, in another, or on a terminal."""
 
+import io
 import os
 import pty
 import subprocess
@@ -9,11 +10,30 @@ import time
 from pathlib import Path
 
 from click.testing import CliRunner
+from rich.console import Console
 
 from mnist_kmeans_mlx.cli import main
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-W", "error", "-m", "mnist_kmeans_mlx"]
+
+
+def settings(home, device):
+    """An environment that keeps a command away from this user's own log."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("MNIST_KMEANS")}
+    return kept | {
+        "HOME": str(home), "XDG_STATE_HOME": str(home / "state"), "COLUMNS": "100", "TERM": "xterm",
+        "MNIST_KMEANS_MLX_DEVICE": device,
+    }  # fmt: skip
+
+
+def caller(environment):
+    """Calls with this environment, to which `env` adds."""
+
+    def run(*words, code=0, env=None):
+        return call(*words, code=code, env={**environment, **(env or {})})
+
+    return run
 
 
 def call(*words, code=0, env=None):
@@ -23,6 +43,21 @@ def call(*words, code=0, env=None):
     assert done.exit_code == code, (done.output, done.exception)
     assert done.exception is None or isinstance(done.exception, SystemExit)
     return done
+
+
+def complaint(done):
+    """The error with which a call ended: one line on stderr, and nothing on stdout."""
+    assert done.stderr.startswith("Error: "), done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stdout == ""
+    return done.stderr
+
+
+def text_of(view, width, **options):
+    """What a terminal of this width shows of a view."""
+    file = io.StringIO()
+    Console(file=file, width=width, **options).print(view)
+    return file.getvalue()
 
 
 def run(*words, code=0, **options):

@@ -85,6 +85,21 @@ def walked(tmp_path_factory, device):
 
 
 @pytest.fixture
+def environment(tmp_path, device):
+    from commands import settings
+
+    return settings(tmp_path, device)
+
+
+@pytest.fixture
+def call(environment):
+    """Run a command in this process, away from this user's log."""
+    from commands import caller
+
+    return caller(environment)
+
+
+@pytest.fixture
 def load_script(monkeypatch):
     """Import a script, by its name, as a module."""
     monkeypatch.syspath_prepend(Path(__file__).parent.parent / "scripts")

@@ -6,10 +6,9 @@ import subprocess
 import sys
 
 import click
-import commands
 import numpy as np
 import pytest
-from commands import interrupted
+from commands import COMMAND, caller, complaint, interrupted, run, settings
 from numpy.testing import assert_array_equal
 
 from mnist_kmeans_mlx import KMeans, __version__
@@ -19,17 +18,8 @@ from mnist_kmeans_mlx.labeling import infer_data_labels
 from mnist_kmeans_mlx.persistence import load_model, save_model
 
 COMMANDS = [
-    "fit",
-    "predict",
-    "transform",
-    "evaluate",
-    "sweep",
-    "compare",
-    "report",
-    "data",
-    "env",
-    "log",
-]
+    "fit", "predict", "transform", "evaluate", "sweep", "compare", "report", "data", "env", "log",
+]  # fmt: skip
 QUICK = ["-k", "12", "--max-iter", "3", "--seed", "5"]
 HEAVY = {"mlx", "numpy", "sklearn", "scipy", "tensorflow", "keras", "pandas", "matplotlib"}
 
@@ -41,32 +31,19 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def environment(home, device):
-    """Settings that keep a command away from this user's own log."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("MNIST_KMEANS")}
-    return {
-        **kept,
-        "HOME": str(home),
-        "XDG_STATE_HOME": str(home / "state"),
-        "MNIST_KMEANS_MLX_DEVICE": device,
-        "COLUMNS": "100",
-        "TERM": "xterm",
-    }
+    return settings(home, device)
 
 
 @pytest.fixture(scope="session")
 def call(environment):
-    """Run a command in this process."""
-
-    def run(*words, code=0, env=None):
-        return commands.call(*words, code=code, env={**environment, **(env or {})})
-
-    return run
+    """Run a command in this process; the log is that of all these tests."""
+    return caller(environment)
 
 
-def start(environment, *words, **pipes):
+def start(environment, *words):
     """Run a command in a process of its own."""
-    command = [sys.executable, "-W", "error", "-m", "mnist_kmeans_mlx", *map(str, words)]
-    return subprocess.Popen(command, env=environment, **pipes)
+    command, pipe = [*COMMAND, *map(str, words)], subprocess.PIPE
+    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe)
 
 
 @pytest.fixture(scope="session")
@@ -103,9 +80,7 @@ def test_help_is_quick(environment):
         "    except SystemExit as end: assert end.code == 0\n"
         "print(sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
+    done = run("-c", code, env=environment)
     assert not HEAVY & set(eval(done.stderr))
     assert __version__ in done.stdout
 
@@ -230,17 +205,8 @@ def test_what_the_estimator_warns_of_is_a_note(call, tmp_path):
 
 
 def test_environment_variables_stand_for_options(call, matrix):
-    found = call(
-        "fit",
-        env={
-            "MNIST_KMEANS_MLX_DATA": str(matrix),
-            "MNIST_KMEANS_MLX_CLUSTERS": "4",
-            "MNIST_KMEANS_MLX_N_INIT": "2",
-            "MNIST_KMEANS_MLX_NO_LOG": "1",
-            "MNIST_KMEANS_MLX_JSON": "1",
-            "MNIST_KMEANS_MLX_SEED": "9",
-        },
-    )
+    given = {"DATA": matrix, "CLUSTERS": 4, "N_INIT": 2, "NO_LOG": 1, "JSON": 1, "SEED": 9}
+    found = call("fit", env={f"MNIST_KMEANS_MLX_{name}": str(v) for name, v in given.items()})
     result = json.loads(found.stdout)
     assert (result["n_clusters"], result["seed"], result["parameters"]["n_init"]) == (4, 9, 2)
     assert "--n-init 2" in result["command"]
@@ -295,8 +261,7 @@ def test_one_row_is_enough_to_predict_but_not_to_fit(call, model, mnist, tmp_pat
     scores = json.loads(call("evaluate", model[0], *words).stdout)["scores"]
     assert scores["train"]["accuracy"] == (int(digit) == mnist.y_test[0])
     done = call("fit", "--data", tmp_path / "one.npy", "-k", 1, code=1)
-    assert "one row only" in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert "one row only" in complaint(done)
 
 
 def test_a_model_with_metadata_of_somebody_else(call, mnist, tmp_path):
@@ -393,23 +358,13 @@ def test_a_log_that_cannot_be_written_loses_no_fit(call, matrix, tmp_path):
 @pytest.mark.parametrize(
     "words",
     [
-        ["fit", "-k", "0"],
-        ["fit", "--seed", "-1"],
-        ["fit", "--seed", str(2**32)],
-        ["fit", "--n-init", "none"],
-        ["fit", "--n-init", "0"],
-        ["fit", "--device", "tpu"],
-        ["fit", "--tol", "-1"],
-        ["fit", "surplus"],
-        ["predict"],
-        ["predict", "no-such-model", "bundled"],
-        ["evaluate", "no-such-model"],
-        ["log", "--last", "0"],
-        ["--nonsense"],
+        "fit -k 0", "fit --seed -1", f"fit --seed {2**32}", "fit --n-init none", "fit --n-init 0",
+        "fit --device tpu", "fit --tol -1", "fit surplus", "predict",
+        "predict no-such-model bundled", "evaluate no-such-model", "log --last 0", "--nonsense",
     ],
-)
+)  # fmt: skip
 def test_usage_errors_are_2(call, words):
-    done = call(*words, code=2)
+    done = call(*words.split(), code=2)
     assert "Error: " in done.stderr
     assert done.stdout == ""
 
@@ -442,11 +397,7 @@ def test_errors_are_one_sentence(call, model, matrix, tmp_path):
         (("data", "--data", pipe), "not a regular file"),
         (("predict", model[0], pipe), "not a regular file"),
     ):
-        done = call(*words, code=1)
-        assert done.stderr.startswith("Error: "), words
-        assert reason in done.stderr
-        assert done.stderr.count("\n") == 1, done.stderr
-        assert done.stdout == ""
+        assert reason in complaint(call(*words, code=1))
 
 
 def test_what_may_not_be_read_is_one_sentence(call, matrix):
@@ -454,7 +405,7 @@ def test_what_may_not_be_read_is_one_sentence(call, matrix):
     if os.access(matrix, os.R_OK):
         pytest.skip("this user may read everything")
     done = call("data", "--data", matrix, code=1)
-    assert done.stderr == f"Error: '{matrix}' cannot be read (Permission denied).\n"
+    assert complaint(done) == f"Error: '{matrix}' cannot be read (Permission denied).\n"
 
 
 def test_no_gpu_is_one_sentence(call, matrix):
@@ -463,8 +414,7 @@ def test_no_gpu_is_one_sentence(call, matrix):
     if mx.metal.is_available() or mx.cuda.is_available():
         pytest.skip("there is a GPU")
     done = call("fit", "--data", matrix, "-k", "2", "--device", "gpu", code=1)
-    assert "no GPU" in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert "no GPU" in complaint(done)
 
 
 def test_an_unwritable_model_is_noticed_before_the_fit(call, tmp_path, monkeypatch):
@@ -486,14 +436,10 @@ def test_a_model_that_fails_to_be_saved_does_not_hide_the_result(
 
 
 def test_a_package_that_is_missing_is_one_sentence(call, monkeypatch):
-    monkeypatch.delitem(sys.modules, "mnist_kmeans_mlx.experiment.flow", raising=False)
-    monkeypatch.delitem(sys.modules, "mnist_kmeans_mlx.experiment", raising=False)
-    monkeypatch.delitem(sys.modules, "mnist_kmeans_mlx.estimator", raising=False)
-    monkeypatch.delitem(sys.modules, "mnist_kmeans_mlx.device", raising=False)
+    for name in ("experiment.flow", "experiment", "estimator", "device"):
+        monkeypatch.delitem(sys.modules, f"mnist_kmeans_mlx.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "mlx.core", None)
-    done = call("fit", code=1)
-    assert "mnist-kmeans-mlx[cpu]" in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert "mnist-kmeans-mlx[cpu]" in complaint(call("fit", code=1))
 
 
 # Processes
@@ -504,12 +450,12 @@ def test_a_closed_pipe_ends_it_quietly(environment, model, matrix):
         ("predict", model[0], "bundled", "--part", "train"),
         ("fit", "--data", matrix, "-k", "2", "--no-log"),
     ):
-        process = start(environment, *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = start(environment, *words)
         process.stdout.close()
-        complaint = process.stderr.read().decode()
+        said = process.stderr.read()
         process.stderr.close()
         assert process.wait(60) == 1
-        assert complaint == ""
+        assert said == b""
 
 
 def test_ctrl_c_is_130(environment, tmp_path):
@@ -526,9 +472,9 @@ def test_ctrl_c_is_130(environment, tmp_path):
 def test_a_terminal_without_unicode_gets_no_traceback(environment, matrix):
     plain = {**environment, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     words = ("fit", "--data", matrix, "-k", "2", "--no-log")
-    with start(plain, *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        out, complaint = process.communicate(timeout=60)
-    assert process.returncode == 0, complaint
+    with start(plain, *words) as process:
+        out, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
     assert out.isascii()
     assert b"2 clusters" in out
 

@@ -7,18 +7,15 @@ import json
 import os
 import signal
 
-import commands
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from commands import complaint, interrupted, text_of
 from damage import part_of
-from rich.console import Console
 from sklearn.cluster import KMeans
 
 from mnist_kmeans_mlx.benchmark import choose_arms
 from mnist_kmeans_mlx.benchmark import compare as compare_arms
 from mnist_kmeans_mlx.benchmark.result import QUOTED, STAGES, Spread
-from mnist_kmeans_mlx.cli import main
 from mnist_kmeans_mlx.report import compare_table
 
 pytestmark = pytest.mark.slow
@@ -129,12 +126,6 @@ def broken(found, device):
     )
 
 
-def text_of(view, width, **options):
-    file = io.StringIO()
-    Console(file=file, width=width, **options).print(view)
-    return file.getvalue()
-
-
 @pytest.mark.parametrize("width", [60, 80, 100, 160])
 def test_the_table_fits_the_terminal_and_tells_all(found, rows, width, device):
     text = text_of(compare_table.view(found, width), width)
@@ -230,56 +221,59 @@ def test_json_is_strict_and_complete(found, rows, device):
 # The command
 
 
+@pytest.fixture(autouse=True)
+def nothing_slows_openblas(monkeypatch):
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
-def call(monkeypatch, found, tmp_path):
+def compare(monkeypatch, found, call):
     """Run the command on a comparison that is already made."""
 
     def run(*words, result=found, code=0):
         monkeypatch.setattr("mnist_kmeans_mlx.benchmark.compare", lambda *a, **k: result)
-        environment = {"COLUMNS": "100", "XDG_STATE_HOME": str(tmp_path / "state")}
-        return commands.call("compare", *words, code=code, env=environment)
+        return call("compare", *words, code=code)
 
-    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
-    monkeypatch.delenv("OPENBLAS_L2_SIZE", raising=False)
     return run
 
 
-def test_each_form_of_output(call, found):
-    assert call("--json").stdout == json.dumps(found.to_dict()) + "\n"
-    assert call("--markdown").stdout == compare_table.to_markdown(found)
-    assert call("--csv").stdout == compare_table.to_csv(found)
-    done = call()
+def test_each_form_of_output(compare, found):
+    assert compare("--json").stdout == json.dumps(found.to_dict()) + "\n"
+    assert compare("--markdown").stdout == compare_table.to_markdown(found)
+    assert compare("--csv").stdout == compare_table.to_csv(found)
+    done = compare()
     assert done.stdout == text_of(compare_table.view(found, 100), 100)
     assert done.stderr == ""
 
 
-def test_the_result_is_saved_in_every_form(call, found, tmp_path):
+def test_the_result_is_saved_in_every_form(compare, found, tmp_path):
     folder = tmp_path / "deep" / "out"
-    done = call("--save", folder, "--json")
+    done = compare("--save", folder, "--json")
     assert done.stderr == f"Saved compare.json, compare.md, compare.csv in {folder}\n"
     assert sorted(os.listdir(folder)) == ["compare.csv", "compare.json", "compare.md"]
     assert (folder / "compare.json").read_text() == done.stdout
     assert (folder / "compare.md").read_text() == compare_table.to_markdown(found)
     assert (folder / "compare.csv").read_text() == compare_table.to_csv(found)
-    assert call("--save", folder, "-q").stderr == ""
+    assert compare("--save", folder, "-q").stderr == ""
 
 
 @pytest.mark.parametrize("words", [[], ["--json"], ["--markdown"], ["--csv"]])
-def test_a_mismatch_is_status_1(call, broken, words, tmp_path):
-    done = call(*words, "--save", tmp_path, "-q", result=broken, code=1)
+def test_a_mismatch_is_status_1(compare, broken, words, tmp_path):
+    done = compare(*words, "--save", tmp_path, "-q", result=broken, code=1)
     assert done.stderr == f"Error: {broken.failures[0]}\n"
     assert "it is off" in done.stdout or "MISMATCH" in done.stdout
     assert "it is off" in (tmp_path / "compare.json").read_text()
 
 
-def test_the_number_of_further_failures_is_told(call, broken):
+def test_the_number_of_further_failures_is_told(compare, broken):
     more = dataclasses.replace(broken, failures=(*broken.failures, "a.", "b."))
-    assert "And 2 more, see the result." in call(result=more, code=1).stderr
+    assert "And 2 more, see the result." in compare(result=more, code=1).stderr
 
 
-def test_variables_that_slow_openblas_are_warned_of(call, monkeypatch):
+def test_variables_that_slow_openblas_are_warned_of(compare, monkeypatch):
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
-    done = call("-q")
+    done = compare("-q")
     assert done.stderr.startswith("Warning: OPENBLAS_CORETYPE set in the environment")
     assert done.stderr.count("\n") == 1
 
@@ -287,29 +281,18 @@ def test_variables_that_slow_openblas_are_warned_of(call, monkeypatch):
 @pytest.mark.parametrize(
     "words",
     [
-        ["-k", "0"],
-        ["-k", "15,"],
-        ["-k", "many"],
-        ["-k", "...,9"],
-        ["-k", "9,..."],
-        ["-k", "9,3,...,20"],
-        ["-k", "1,2,...,999999"],
-        ["--arms", "tpu"],
-        ["--arms", ""],
-        ["--repeat", "0"],
-        ["--n-init", "0"],
-        ["--json", "--csv"],
-        ["--markdown", "--json"],
-        ["surplus"],
+        "-k 0", "-k 15,", "-k many", "-k ...,9", "-k 9,...", "-k 9,3,...,20", "-k 1,2,...,999999",
+        "--arms tpu", "--arms=", "--repeat 0", "--n-init 0", "--json --csv", "--markdown --json",
+        "surplus",
     ],
-)
-def test_usage_errors_are_2(call, words):
-    done = call(*words, code=2)
+)  # fmt: skip
+def test_usage_errors_are_2(compare, words):
+    done = compare(*words.split(), code=2)
     assert "Error: " in done.stderr
     assert done.stdout == ""
 
 
-def test_the_options_reach_the_comparison(monkeypatch, found, source):
+def test_the_options_reach_the_comparison(call, monkeypatch, found, source):
     seen = {}
 
     def take(data, **options):
@@ -318,7 +301,7 @@ def test_the_options_reach_the_comparison(monkeypatch, found, source):
 
     monkeypatch.setattr("mnist_kmeans_mlx.benchmark.compare", take)
     words = f"compare --data {source} -k 4,2,6,...,11 --arms mlx-cpu --n-init 2 --seed 5 --repeat 4"
-    CliRunner().invoke(main, [*words.split(), "--max-iter", "7"], catch_exceptions=False)
+    call(*words.split(), "--max-iter", 7)
     assert seen["n_clusters"] == (2, 4, 6, 10, 11)
     assert [arm.name for arm in seen["arms"]] == ["mlx-cpu"]
     assert (seen["n_init"], seen["seed"], seen["repeat"], seen["max_iter"]) == (2, 5, 4, 7)
@@ -329,7 +312,7 @@ def test_the_options_reach_the_comparison(monkeypatch, found, source):
     )
 
 
-def test_what_cannot_be_compared_is_one_sentence(source, tmp_path):
+def test_what_cannot_be_compared_is_one_sentence(call, source, tmp_path):
     (tmp_path / "file").write_text("")
     for words, reason in (
         (["--data", "none.npy"], "none.npy"),
@@ -339,12 +322,7 @@ def test_what_cannot_be_compared_is_one_sentence(source, tmp_path):
         ),
         (["--save", str(tmp_path / "file" / "out")], "Not a directory"),
     ):
-        done = CliRunner().invoke(main, ["compare", *words, "-q"])
-        assert done.exit_code == 1
-        complaint = done.stderr.splitlines()[-1]
-        assert complaint.startswith("Error: ")
-        assert reason in complaint
-        assert done.stdout == ""
+        assert reason in complaint(call("compare", *words, "-q", code=1))
 
 
 def test_ctrl_c_ends_the_workers(tmp_path):
@@ -358,7 +336,7 @@ def test_ctrl_c_ends_the_workers(tmp_path):
         group.append(process.pid)
         os.killpg(process.pid, signal.SIGINT)
 
-    seen = commands.interrupted(
+    seen = interrupted(
         (*words, tmp_path / "rows.npy"), {**os.environ, "TMPDIR": str(tmp_path / "tmp")},
         b"K = 200, round 1 of 3", press, start_new_session=True,
     )  # fmt: skip

@@ -3,7 +3,8 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
-from pages import EVIL, call, make_inputs
+from commands import call, complaint
+from pages import EVIL, make_inputs
 
 from mnist_kmeans_mlx.report.canvas import settings
 from mnist_kmeans_mlx.report.charts import against_k as charts_on_page
@@ -153,9 +154,8 @@ def test_series_differ_in_grey(figures):
 def test_without_matplotlib_it_says_how_to_get_it(inputs, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     words = ("report", inputs / "run.json", "-o", tmp_path / "p.html")
-    done = call(*words, "--figures", tmp_path / "figures", code=1)
-    assert "pip install 'mnist-kmeans-mlx[plot]'" in done.stderr
-    assert done.stderr.count("\n") == 1
+    said = complaint(call(*words, "--figures", tmp_path / "figures", code=1))
+    assert "pip install 'mnist-kmeans-mlx[plot]'" in said
     assert not (tmp_path / "p.html").exists()
     monkeypatch.undo()
     assert json.loads(call(*words, "--json").stdout) == {"file": str(words[-1]), "figures": []}

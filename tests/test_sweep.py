@@ -5,12 +5,12 @@ import io
 import json
 import os
 import signal
+from functools import partial
 
-import commands
 import numpy as np
 import pytest
+from commands import complaint, interrupted, text_of
 from damage import part_of
-from rich.console import Console
 from sklearn.cluster import KMeans
 from sklearn.metrics import normalized_mutual_info_score, silhouette_score
 
@@ -270,12 +270,6 @@ def test_the_elbow_names_its_method(found):
 # Tables
 
 
-def text_of(view, width):
-    file = io.StringIO()
-    Console(file=file, width=width).print(view)
-    return file.getvalue()
-
-
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_the_table_fits_the_terminal_and_tells_all(found, width):
     text = text_of(sweep_table.view(found, width), width)
@@ -332,15 +326,8 @@ def test_the_figure_of_a_matrix_with_an_odd_name(matrix, tmp_path, device):
 
 
 @pytest.fixture
-def call(tmp_path, device, monkeypatch):
-    def run(*words, code=0):
-        environment = {
-            "COLUMNS": "100", "XDG_STATE_HOME": str(tmp_path / "state"), "HOME": str(tmp_path),
-            "MNIST_KMEANS_MLX_DEVICE": device,
-        }  # fmt: skip
-        return commands.call("sweep", *words, code=code, env=environment)
-
-    return run
+def call(call):
+    return partial(call, "sweep")
 
 
 def test_the_command(call, source, tmp_path, found):
@@ -379,17 +366,12 @@ def test_the_command(call, source, tmp_path, found):
 @pytest.mark.parametrize(
     "words",
     [
-        ["-k", "0"],
-        ["-k", "x"],
-        ["--seeds", "-1"],
-        ["--seeds", str(2**32)],
-        ["--figure", "curves.txt"],
-        ["--silhouette-sample", "-1"],
-        ["--csv", "--markdown"],
+        "-k 0", "-k x", "--seeds -1", f"--seeds {2**32}", "--figure curves.txt",
+        "--silhouette-sample -1", "--csv --markdown",
     ],
-)
+)  # fmt: skip
 def test_usage_errors_are_2(call, words):
-    done = call(*words, code=2)
+    done = call(*words.split(), code=2)
     assert "Error: " in done.stderr
     assert done.stdout == ""
 
@@ -405,11 +387,7 @@ def test_errors_are_one_sentence(call, matrix, tmp_path, monkeypatch):
         (("--data", matrix, "-k", 2, "--figure", tmp_path / "f.png"),
          "pip install 'mnist-kmeans-mlx[plot]'"),
     ):  # fmt: skip
-        done = call(*words, code=1)
-        assert done.stderr.startswith("Error: ")
-        assert done.stderr.count("\n") == 1
-        assert reason in done.stderr
-        assert done.stdout == ""
+        assert reason in complaint(call(*words, code=1))
     with pytest.raises(FigureError):
         draw_curves({}, tmp_path / "f.png")
     assert not (tmp_path / "f.png").exists()
@@ -421,7 +399,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path):
     np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(size=(10_000, 40)))
     cells = tmp_path / "cells.jsonl"
     words = ("sweep", "-k", "2,900", "--n-init", 50, "--silhouette-sample", 0, "--cells", cells)
-    seen = commands.interrupted(
+    seen = interrupted(
         (*words, "--data", tmp_path / "rows.npy"), dict(os.environ), b"K = 900, seed 0 (2 of 2)",
         lambda process: process.send_signal(signal.SIGINT),
     )  # fmt: skip
