@@ -1,4 +1,9 @@
-"""Stand-ins for devices that are not here."""
+"""Stand-ins for devices that are not here, and watches over what a test does."""
+
+import contextlib
+import tracemalloc
+from types import SimpleNamespace
+from unittest import mock
 
 import mlx.core as mx
 
@@ -64,3 +69,31 @@ def on_mlx(rows, weights=None):
 
 
 WAYS = {"plain": plain, "host": host, "mlx": on_mlx}
+
+
+@contextlib.contextmanager
+def traced():
+    """The most bytes that Python holds at a time within the block, as ``memory.peak``."""
+    memory = SimpleNamespace()
+    tracemalloc.start()
+    try:
+        yield memory
+        memory.peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@contextlib.contextmanager
+def asked(model, method="predict", most=None):
+    """Of how many rows a method is asked, block by block; after `most` blocks Ctrl-C comes."""
+    answer, blocks = getattr(type(model), method), []
+
+    def answering(self, rows):
+        if len(blocks) == most:
+            raise KeyboardInterrupt
+        blocks.append(rows.shape[0])
+        return answer(self, rows)
+
+    answering.__qualname__ = answer.__qualname__
+    with mock.patch.object(type(model), method, answering):
+        yield blocks

@@ -3,16 +3,11 @@ import os
 
 import numpy as np
 import pytest
+from doubles import asked
 from scipy.sparse import csr_matrix
 from sklearn import cluster
 
-from mnist_kmeans_mlx import (
-    BisectingKMeans,
-    KMeans,
-    open_rows,
-    predict_to,
-    transform_to,
-)
+from mnist_kmeans_mlx import BisectingKMeans, KMeans, open_rows, predict_to, transform_to
 from mnist_kmeans_mlx.datasets import Batches
 
 
@@ -52,35 +47,6 @@ def test_files_hold_what_the_methods_return(suffix, rows, tmp_path, device):
             np.testing.assert_array_equal(found, expected)
 
 
-def test_going_on_after_a_break(rows, tmp_path, device, monkeypatch):
-    model = KMeans(4, random_state=0, device=device).fit(rows)
-    path = tmp_path / "labels.npy"
-    asked, predict = [], model.predict
-
-    def breaking(X):
-        asked.append(len(X))
-        if len(asked) == 4:
-            raise KeyboardInterrupt
-        return predict(X)
-
-    monkeypatch.setattr(model, "predict", breaking)
-    with pytest.raises(KeyboardInterrupt):
-        predict_to(model, rows, path)
-    assert not path.exists()
-    predict_to(model, rows, path)
-    assert sum(asked) == 500 + 64  # the one that broke
-    np.testing.assert_array_equal(np.load(path), predict(rows))
-    assert os.listdir(tmp_path) == ["labels.npy"]
-    # Other rows start again.
-    asked.clear()
-    with pytest.raises(KeyboardInterrupt):
-        predict_to(model, rows, path)
-    asked[:] = [0] * 9
-    with pytest.warns(UserWarning, match=r"labels\.npy' starts again: .* belongs to other rows\."):
-        predict_to(model, rows[::-1].copy(), path)
-    np.testing.assert_array_equal(np.load(path), predict(rows[::-1]))
-
-
 def test_wrong_rows_and_names(rows, tmp_path, device):
     model = KMeans(4, random_state=0, device=device).fit(rows)
     with pytest.raises(ValueError, match="X has 5 features, but KMeans is expecting 6"):
@@ -97,42 +63,38 @@ def test_wrong_rows_and_names(rows, tmp_path, device):
 WRITERS = {"predict": predict_to, "transform": transform_to}
 
 
-def interrupt(monkeypatch, method, model, X, path, after=4):
+def interrupt(method, model, X, path, after=4):
     """Leave a partial file of `after` blocks."""
-    answer, calls = getattr(type(model), method), []
-
-    def breaking(self, rows):
-        calls.append(rows.shape[0])
-        if len(calls) > after:
-            raise KeyboardInterrupt
-        return answer(self, rows)
-
-    breaking.__qualname__ = answer.__qualname__
-    with monkeypatch.context() as patch:
-        patch.setattr(type(model), method, breaking)
-        with pytest.raises(KeyboardInterrupt):
-            WRITERS[method](model, X, path)
+    with asked(model, method, most=after), pytest.raises(KeyboardInterrupt):
+        WRITERS[method](model, X, path)
     assert os.path.exists(path.with_name(f".{path.name}.partial.json"))
 
 
-def rows_asked(monkeypatch, method, model, X, path):
+def rows_asked(method, model, X, path):
     """How many rows a call computes the answers of."""
-    answer, asked = getattr(type(model), method), []
-
-    def counting(self, rows):
-        asked.append(rows.shape[0])
-        return answer(self, rows)
-
-    counting.__qualname__ = answer.__qualname__
-    with monkeypatch.context() as patch:
-        patch.setattr(type(model), method, counting)
+    with asked(model, method) as blocks:
         WRITERS[method](model, X, path)
-    return sum(asked)
+    return sum(blocks)
+
+
+def test_going_on_after_a_break(rows, tmp_path, device):
+    model = KMeans(4, random_state=0, device=device).fit(rows)
+    path = tmp_path / "labels.npy"
+    interrupt("predict", model, rows, path, after=3)
+    assert not path.exists()
+    assert rows_asked("predict", model, rows, path) == 500 - 3 * 64
+    np.testing.assert_array_equal(np.load(path), model.predict(rows))
+    assert os.listdir(tmp_path) == ["labels.npy"]
+    # Other rows start again.
+    interrupt("predict", model, rows, path, after=3)
+    with pytest.warns(UserWarning, match=r"labels\.npy' starts again: .* belongs to other rows\."):
+        predict_to(model, rows[::-1].copy(), path)
+    np.testing.assert_array_equal(np.load(path), model.predict(rows[::-1]))
 
 
 @pytest.mark.parametrize("method", WRITERS)
 @pytest.mark.parametrize("kind", ["array", "csr", "npy", "shards", "memmap", "parquet"])
-def test_one_other_cell_begins_anew(kind, method, rows, tmp_path, device, monkeypatch):
+def test_one_other_cell_begins_anew(kind, method, rows, tmp_path, device):
     """A cell that is answered already, in the middle: shape, dtype and ends stay."""
     if kind == "parquet":
         pytest.importorskip("pyarrow")
@@ -168,19 +130,19 @@ def test_one_other_cell_begins_anew(kind, method, rows, tmp_path, device, monkey
     other[100] = 3 * rows[100] + 5
     expected = getattr(model, method)(other)
     assert not np.array_equal(expected[100], getattr(model, method)(rows)[100])
-    interrupt(monkeypatch, method, model, given(rows), path)
+    interrupt(method, model, given(rows), path)
     changed = given(other)
     with pytest.warns(UserWarning, match="belongs to other rows"):
-        assert rows_asked(monkeypatch, method, model, changed, path) == 500
+        assert rows_asked(method, model, changed, path) == 500
     np.testing.assert_array_equal(np.load(path), expected)
 
     # The same rows are resumed, without a warning.
-    interrupt(monkeypatch, method, model, changed, path)
-    assert rows_asked(monkeypatch, method, model, changed, path) == 500 - 4 * 64
+    interrupt(method, model, changed, path)
+    assert rows_asked(method, model, changed, path) == 500 - 4 * 64
     np.testing.assert_array_equal(np.load(path), expected)
 
 
-def test_entries_of_sparse_rows_that_move_begin_anew(rows, tmp_path, device, monkeypatch):
+def test_entries_of_sparse_rows_that_move_begin_anew(rows, tmp_path, device):
     """Only the columns differ, or only where rows end: data and shape are the same."""
     model = KMeans(4, random_state=0, device=device).fit(rows)
     some = csr_matrix(np.where(rows > 0, rows, 0))
@@ -193,7 +155,7 @@ def test_entries_of_sparse_rows_that_move_begin_anew(rows, tmp_path, device, mon
     longer.indices[stop - 1] = longer.indices[stop] = 0
     for number, other in enumerate((moved, longer)):
         path = tmp_path / f"{number}.npy"
-        interrupt(monkeypatch, "transform", model, some, path)
+        interrupt("transform", model, some, path)
         with pytest.warns(UserWarning, match="other rows"):
             transform_to(model, other, path)
         np.testing.assert_array_equal(np.load(path), model.transform(other))
@@ -232,30 +194,30 @@ def changed_center(model):
         (BisectingKMeans, changed_leaf_labels),
     ],
 )
-def test_another_model_begins_anew(make, change, rows, tmp_path, device, monkeypatch):
+def test_another_model_begins_anew(make, change, rows, tmp_path, device):
     rows = np.add(np.abs(rows), [4, 0, 0, 1, 0, 0])
     model = make(5, random_state=0, device=device).fit(rows)
     other, path = change(model), tmp_path / "out.npy"
     expected = other.predict(rows)
     assert (expected != model.predict(rows))[: 4 * 64].any()
-    interrupt(monkeypatch, "predict", model, rows, path)
+    interrupt("predict", model, rows, path)
     with pytest.warns(UserWarning, match="belongs to another model"):
         predict_to(other, rows, path)
     np.testing.assert_array_equal(np.load(path), expected)
 
 
-def test_a_subclass_and_another_method_begin_anew(rows, tmp_path, device, monkeypatch):
+def test_a_subclass_and_another_method_begin_anew(rows, tmp_path, device):
     class Backwards(KMeans):
         def predict(self, X):
             return self.n_clusters - 1 - super().predict(X)
 
     model = KMeans(4, random_state=0, device=device).fit(rows)
     other, path = Backwards(4, random_state=0, device=device).fit(rows), tmp_path / "out.npy"
-    interrupt(monkeypatch, "predict", model, rows, path)
+    interrupt("predict", model, rows, path)
     with pytest.warns(UserWarning, match="another method and another model"):
         predict_to(other, rows, path)
     np.testing.assert_array_equal(np.load(path), 3 - model.predict(rows))
-    interrupt(monkeypatch, "predict", model, rows, path)
+    interrupt("predict", model, rows, path)
     with pytest.warns(UserWarning, match="another method"):
         transform_to(model, rows, path)
     np.testing.assert_array_equal(np.load(path), model.transform(rows))
@@ -263,15 +225,15 @@ def test_a_subclass_and_another_method_begin_anew(rows, tmp_path, device, monkey
 
 def test_another_version_begins_anew(rows, tmp_path, device, monkeypatch):
     model, path = KMeans(4, random_state=0, device=device).fit(rows), tmp_path / "out.npy"
-    interrupt(monkeypatch, "predict", model, rows, path)
+    interrupt("predict", model, rows, path)
     monkeypatch.setattr("mnist_kmeans_mlx.answers.__version__", "later")
     with pytest.warns(UserWarning, match="another version of this package"):
         predict_to(model, rows, path)
 
 
-def test_batches_always_begin_anew(rows, tmp_path, device, monkeypatch):
+def test_batches_always_begin_anew(rows, tmp_path, device):
     model, path = KMeans(4, random_state=0, device=device).fit(rows), tmp_path / "out.npy"
-    interrupt(monkeypatch, "predict", model, Batches([rows[:200], rows[200:]]), path)
+    interrupt("predict", model, Batches([rows[:200], rows[200:]]), path)
     other = rows[::-1].copy()
     predict_to(model, Batches([other[:200], other[200:]]), path)
     np.testing.assert_array_equal(np.load(path), model.predict(other))
@@ -284,12 +246,12 @@ def test_quick_answers_take_no_pass_to_identify(rows, tmp_path, device, monkeypa
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), model.predict(rows))
 
 
-def test_parts_of_a_map_are_told_apart(rows, tmp_path, device, monkeypatch):
+def test_parts_of_a_map_are_told_apart(rows, tmp_path, device):
     model, path = KMeans(4, random_state=0, device=device).fit(rows), tmp_path / "out.npy"
     doubled = np.concatenate([rows, rows[::-1]])
     np.save(tmp_path / "rows.npy", doubled)
     mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
-    interrupt(monkeypatch, "predict", model, mapped[:500], path)
+    interrupt("predict", model, mapped[:500], path)
     with pytest.warns(UserWarning, match="other rows"):
         predict_to(model, mapped[500:], path)
     np.testing.assert_array_equal(np.load(path), model.predict(rows[::-1]))

@@ -1,11 +1,9 @@
 """Labels are those of float64, however poorly the device multiplies."""
 
-import tracemalloc
-
 import numpy as np
 import oracle
 import pytest
-from doubles import make_device
+from doubles import make_device, traced
 from scipy.spatial.distance import cdist
 
 from mnist_kmeans_mlx.device import host_rounding, resolve
@@ -149,13 +147,11 @@ def test_a_crowd_of_centres_takes_no_more_memory():
     expected = oracle.distances_sq(rows, centers).argmin(axis=1)
     assert np.mean(expected == 20) > 0.9
     bounded = BoundedAssignment(HostRows(points), 130, settled=True)
-    tracemalloc.start()
-    for _ in range(2):
-        np.testing.assert_array_equal(bounded(ready(points, centers)), expected)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    with traced() as memory:
+        for _ in range(2):
+            np.testing.assert_array_equal(bounded(ready(points, centers)), expected)
     # A copy of a row for each of 110 centres would be 469 MB; blocks are some 12 MB for each core.
-    assert peak < 300e6
+    assert memory.peak < 300e6
 
 
 def test_rows_without_structure_have_no_sketch():

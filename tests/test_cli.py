@@ -4,11 +4,13 @@ import shlex
 import signal
 import subprocess
 import sys
+from unittest import mock
 
 import click
 import numpy as np
 import pytest
 from commands import COMMAND, caller, complaint, interrupted, run, settings
+from doubles import asked
 from numpy.testing import assert_array_equal
 
 from mnist_kmeans_mlx import KMeans, __version__
@@ -511,24 +513,14 @@ def test_rows_in_parts(call, model, tmp_path, mnist):
 def test_an_answer_to_other_rows_is_begun_anew_with_a_note(call, model, tmp_path, mnist):
     rows, out = mnist.x_test.reshape(10_000, -1), tmp_path / "found.npy"
     loaded = load_model(model[0])
-    calls, predict = [], loaded.estimator.predict
-
-    def breaking(block):
-        calls.append(block)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return predict(block)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mnist_kmeans_mlx.answers.BLOCK", 4 * 784 * 5000)
-        patch.setattr(loaded.estimator, "predict", breaking)
-        with pytest.raises(KeyboardInterrupt):
-            predict_to(loaded, rows, str(out))
+    few = mock.patch("mnist_kmeans_mlx.answers.BLOCK", 4 * 784 * 5000)
+    with few, asked(loaded.estimator, most=1), pytest.raises(KeyboardInterrupt):
+        predict_to(loaded, rows, str(out))
     np.save(tmp_path / "rows.npy", rows[::-1])
     done = call("predict", model[0], tmp_path / "rows.npy", "--out", out)
     assert f"Note: {str(out)!r} starts again" in done.stderr
     assert "belongs to other rows." in done.stderr
-    clusters = predict(rows[::-1])
+    clusters = loaded.estimator.predict(rows[::-1])
     assert_array_equal(np.load(out), infer_data_labels(clusters, loaded.cluster_labels))
 
 

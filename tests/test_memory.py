@@ -1,13 +1,12 @@
 """Rows that are not held give what held ones give."""
 
 import sys
-import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from commands import run
-from doubles import taken_for_gpu
+from doubles import taken_for_gpu, traced
 from scipy import sparse
 
 from mnist_kmeans_mlx import BisectingKMeans, DatasetError, KMeans, MiniBatchKMeans, open_rows
@@ -153,12 +152,9 @@ def peak(folder, n, init, monkeypatch):
         memory=least,
         device="cpu",
     )
-    tracemalloc.start()
-    try:
+    with traced() as memory:
         model.fit(rows)
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    return memory.peak
 
 
 @pytest.mark.slow
@@ -211,26 +207,20 @@ def test_what_is_more_than_free_is_refused_before_any_is_taken(kind, device, mon
     monkeypatch.setattr("mnist_kmeans_mlx.memory.free_bytes", lambda: 64 << 20)
     rows = sparse_rows(500, 1 << 18)
     model = MAKERS[kind](40).set_params(device=device)
-    tracemalloc.start()
-    try:
-        with pytest.raises(MemoryError, match=r"GiB, and 0\.1 GiB are free: reduce the"):
-            model.fit(rows)
-        assert tracemalloc.get_traced_memory()[1] < 10 << 20
-    finally:
-        tracemalloc.stop()
+    refused = pytest.raises(MemoryError, match=r"GiB, and 0\.1 GiB are free: reduce the")
+    with traced() as memory, refused:
+        model.fit(rows)
+    assert memory.peak < 10 << 20
 
 
 @pytest.mark.parametrize("kind", MAKERS)
 def test_no_more_is_held_of_wide_rows_than_is_counted(kind, device):
     (n, d), k = (64, 1 << 17), 4
     rows, counted = sparse_rows(n, d), centers_bytes(k, d, resolve("cpu"))
-    tracemalloc.start()
-    try:
+    with traced() as memory:
         MAKERS[kind](k).set_params(device=device).fit(rows)
-        # And a block of rows made dense; all of them would take 64 MB.
-        assert tracemalloc.get_traced_memory()[1] <= counted + 2 * DENSE_BYTES
-    finally:
-        tracemalloc.stop()
+    # And a block of rows made dense; all of them would take 64 MB.
+    assert memory.peak <= counted + 2 * DENSE_BYTES
 
 
 def test_no_sketch_where_it_takes_longer_than_it_saves():
@@ -238,13 +228,10 @@ def test_no_sketch_where_it_takes_longer_than_it_saves():
     assert not sketch_pays(4200, 20_000, 8)
     assert not sketch_pays(4200, 60_000, 8)
     rows = sparse_rows(4200, 3000).toarray()
-    tracemalloc.start()
-    try:
+    with traced() as memory:
         KMeans(3, random_state=0, max_iter=2, device="cpu").fit(rows)
-        # Of d x d there is nothing.
-        assert tracemalloc.get_traced_memory()[1] < 4 * 4200 * 3000 + 4 * 3000**2
-    finally:
-        tracemalloc.stop()
+    # Of d x d there is nothing.
+    assert memory.peak < 4 * 4200 * 3000 + 4 * 3000**2
 
 
 def test_a_sketch_counts_in_what_is_left():
