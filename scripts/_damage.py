@@ -4,7 +4,6 @@ import csv
 import gzip
 import io
 import json
-import struct
 import sys
 from pathlib import Path
 from unittest import mock
@@ -21,7 +20,7 @@ from mnist_kmeans_mlx.minibatch import MiniBatchKMeans
 from mnist_kmeans_mlx.persistence import ModelError, load_model, save_model, tensors
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
-from damage import safetensors_bytes, small_mnist
+from damage import put_together, safetensors_bytes, small_mnist, taken_apart
 
 # What a header says where it lies, and bytes that parsers stumble over.
 SPLINTERS = [
@@ -212,9 +211,8 @@ STRANGE = [
 
 def mutate_signed(data, rng):
     """Damage a header's values or the arrays, and make the checksum right again."""
-    (length,) = struct.unpack("<Q", data[:8])
-    header = json.loads(data[8 : 8 + length])
-    texts, body = header.pop("__metadata__"), bytearray(data[8 + length :])
+    header, body = taken_apart(data)
+    texts, body = header.pop("__metadata__"), bytearray(body)
     del texts["sha256"]
     for _ in range(rng.choice([1, 1, 2, 4])):
         match rng.randrange(4):
@@ -231,8 +229,7 @@ def mutate_signed(data, rng):
                 except ValueError:
                     texts[key] = rng.choice(["", "x", "-1", "2", "9" * 30, "null"])
     texts["sha256"] = tensors._checksum(texts, header, body)
-    text = json.dumps({"__metadata__": texts, **header}).encode()
-    return struct.pack("<Q", len(text)) + text + bytes(body)
+    return put_together({"__metadata__": texts, **header}, bytes(body))
 
 
 def with_something_strange(value, rng):

@@ -36,8 +36,25 @@ def safetensors_bytes(tensors, metadata=None):
         }
         body += data
     text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
+    return put_together(text + b" " * (-len(text) % 8), body)
+
+
+def put_together(header, body):
+    """A safetensors file of any header, or any bytes in its place."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + body
+
+
+def taken_apart(data):
+    """Header and body of a safetensors file."""
+    (length,) = struct.unpack("<Q", data[:8])
+    return json.loads(data[8 : 8 + length]), data[8 + length :]
+
+
+def npy_header(shape, dtype="<f4"):
+    """What comes before the numbers of an .npy file that claims a shape: 128 bytes."""
+    text = f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\1\0" + struct.pack("<H", len(text)) + text.encode()
 
 
 def part_of(mnist, n_train, n_test):

@@ -1,14 +1,13 @@
 import gzip
 import io
-import json
 import struct
-import tracemalloc
 import warnings
 import zipfile
 
 import numpy as np
 import pytest
-from damage import refusal, safetensors_bytes
+from damage import put_together, refusal, safetensors_bytes
+from doubles import traced
 
 from mnist_kmeans_mlx.datasets import faults
 from mnist_kmeans_mlx.datasets.binary import read_idx, read_npy, read_npz, read_safetensors
@@ -38,12 +37,9 @@ def claiming(shape, dtype="<f8"):
 
 
 def little_memory(read, path, **kwargs):
-    tracemalloc.start()
-    try:
+    with traced() as memory:
         sentence = refusal(read, path, **kwargs)
-        assert tracemalloc.get_traced_memory()[1] < 5e6
-    finally:
-        tracemalloc.stop()
+    assert memory.peak < 5e6
     return sentence
 
 
@@ -265,8 +261,7 @@ def test_safetensors_bfloat16(write):
 
 
 def safe_header(header, body=bytes(16)):
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text + body
+    return put_together(header, body)
 
 
 GOOD = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}

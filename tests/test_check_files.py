@@ -2,15 +2,15 @@
 
 import gzip
 import io
-import json
 import random
 import struct
-import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
 from commands import run_script
+from damage import npy_header, put_together
+from doubles import traced
 
 from mnist_kmeans_mlx.checkpoint import Checkpoint, CheckpointError
 from mnist_kmeans_mlx.datasets import DatasetError, load_matrix
@@ -18,25 +18,20 @@ from mnist_kmeans_mlx.persistence import ModelError, load_model
 
 HUGE = 2**40
 NOISE = random.Random(0).randbytes(9999)
-
-
-def npy(shape, data=b"1234"):
-    text = str({"descr": "|u1", "fortran_order": False, "shape": shape}).encode().ljust(117) + b"\n"
-    return b"\x93NUMPY\1\0" + struct.pack("<H", len(text)) + text + data
+NPY = npy_header((HUGE, 2), "|u1") + b"1234"
 
 
 def npz(compression):
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", compression) as archive:
-        archive.writestr("a.npy", npy((HUGE, 2)))
+        archive.writestr("a.npy", NPY)
     return file.getvalue()
 
 
 def container(marker, texts, shape):
     header = {"__metadata__": {"format": marker, **texts}}
     header["a"] = {"dtype": "U8", "shape": shape, "data_offsets": [0, int(np.prod(shape))]}
-    text = json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text + b"1234"
+    return put_together(header, b"1234")
 
 
 def resume(path):
@@ -44,7 +39,7 @@ def resume(path):
 
 
 BOMBS = {
-    "a.npy": (load_matrix, npy((HUGE, 2))),
+    "a.npy": (load_matrix, NPY),
     "long.npy": (load_matrix, b"\x93NUMPY\2\0" + struct.pack("<I", 2**32 - 1) + b"{" * 999),
     "stored.npz": (load_matrix, npz(zipfile.ZIP_STORED)),
     "deflated.npz": (load_matrix, npz(zipfile.ZIP_DEFLATED)),
@@ -68,13 +63,9 @@ def test_a_size_bomb_is_refused_before_memory_is_taken(name, tmp_path):
     load, data = BOMBS[name]
     path = tmp_path / name
     path.write_bytes(data)
-    tracemalloc.start()
-    try:
-        with pytest.raises((DatasetError, ModelError, CheckpointError)):
-            load(path)
-        assert tracemalloc.get_traced_memory()[1] < 1 << 20
-    finally:
-        tracemalloc.stop()
+    with traced() as memory, pytest.raises((DatasetError, ModelError, CheckpointError)):
+        load(path)
+    assert memory.peak < 1 << 20
 
 
 @pytest.mark.filterwarnings("ignore::mnist_kmeans_mlx.datasets.DatasetWarning")

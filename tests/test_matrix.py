@@ -64,12 +64,13 @@ def test_idx(name, pack, tmp_path):
     assert np.array_equal(load_matrix(tmp_path / name), images.reshape(2, 784))
 
 
-def test_booleans_are_0_or_1(tmp_path):
+@pytest.mark.parametrize("load", [load_matrix, open_rows])
+def test_booleans_are_0_or_1(load, tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((2, 4), bool))
     data = (tmp_path / "a.npy").read_bytes()
     (tmp_path / "a.npy").write_bytes(data[:-4] + b"\0\1\2\xff")
-    loaded = load_matrix(tmp_path / "a.npy")
-    assert loaded[1].view(np.uint8).tolist() == [0, 1, 1, 1]
+    loaded = load(tmp_path / "a.npy")
+    assert loaded[1:].view(np.uint8).tolist() == [[0, 1, 1, 1]]
 
 
 def test_keys(tmp_path):

@@ -7,6 +7,7 @@ from copy import copy, deepcopy
 import numpy as np
 import pytest
 from commands import run
+from damage import put_together, taken_apart
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
@@ -191,17 +192,15 @@ def test_other_readers_read_it(good, path):
 
 def rebuilt(good, *, texts=None, header=None, data=None, sign=True):
     """A file with some of its parts replaced, its checksum made right again."""
-    (length,) = struct.unpack("<Q", good[:8])
-    old = json.loads(good[8 : 8 + length])
+    old, old_data = taken_apart(good)
     new_texts = {**old.pop("__metadata__"), **(texts or {})}
     new_texts = {key: text for key, text in new_texts.items() if text is not None}
     new_header = {**old, **(header or {})}
-    new_data = good[8 + length :] if data is None else data
+    new_data = old_data if data is None else data
     if sign:
         new_texts.pop("sha256", None)
         new_texts["sha256"] = tensors._checksum(new_texts, new_header, new_data)
-    text = json.dumps({"__metadata__": new_texts, **new_header}).encode()
-    return struct.pack("<Q", len(text)) + text + new_data
+    return put_together({"__metadata__": new_texts, **new_header}, new_data)
 
 
 def refused(path, content, match):
@@ -323,21 +322,14 @@ def test_arrays_that_are_not_where_or_what_they_claim(good, path, entry, match):
 
 
 def test_centres_that_are_no_numbers_and_labels_out_of_range(good, path):
-    (length,) = struct.unpack("<Q", good[:8])
-    data = bytearray(good[8 + length :])
-    header = json.loads(good[8 : 8 + length])
-    at = header[CENTERS]["data_offsets"][0]
-    refused(
-        path,
-        rebuilt(good, data=bytes(data[:at] + struct.pack("<d", np.nan) + data[at + 8 :])),
-        "not finite",
-    )
-    at = header["attributes.labels_"]["data_offsets"][0]
-    refused(
-        path,
-        rebuilt(good, data=bytes(data[:at] + struct.pack("<i", 3) + data[at + 4 :])),
-        "not one of its 3 clusters",
-    )
+    header, data = taken_apart(good)
+    for name, number, match in (
+        (CENTERS, struct.pack("<d", np.nan), "not finite"),
+        ("attributes.labels_", struct.pack("<i", 3), "not one of its 3 clusters"),
+    ):
+        at = header[name]["data_offsets"][0]
+        changed = data[:at] + number + data[at + len(number) :]
+        refused(path, rebuilt(good, data=changed), match)
 
 
 @pytest.mark.parametrize(
@@ -349,8 +341,7 @@ def test_centres_that_are_no_numbers_and_labels_out_of_range(good, path):
     ],
 )
 def test_numbers_that_are_none(good, path, name, value, match):
-    (length,) = struct.unpack("<Q", good[:8])
-    texts = json.loads(good[8 : 8 + length])["__metadata__"]
+    texts = taken_apart(good)[0]["__metadata__"]
     attributes = json.dumps({**json.loads(texts["attributes"]), name: value})
     refused(path, rebuilt(good, texts={"attributes": attributes}), match)
 

@@ -1,10 +1,10 @@
 import dataclasses
 import json
-import struct
 
 import numpy as np
 import pytest
 from commands import run
+from damage import put_together, taken_apart
 from numpy.testing import assert_array_equal
 
 from mnist_kmeans_mlx.datasets.faults import Fault
@@ -150,12 +150,9 @@ def test_a_file_cut_or_changed_anywhere_is_refused(path):
 
 
 def test_a_claim_of_terabytes_takes_no_memory(path):
-    (length,) = struct.unpack("<Q", write(path, make_record()).read_bytes()[:8])
-    good = path.read_bytes()
-    header = json.loads(good[8 : 8 + length])
+    header, body = taken_apart(write(path, make_record()).read_bytes())
     header["state.previous"]["shape"] = [2**20, 2**20]
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + good[8 + length :])
+    path.write_bytes(put_together(header, body))
     with pytest.raises(Fault, match=r"damaged .*invalid"):
         read_snapshot(path)
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from commands import run
-from damage import refusal
+from damage import npy_header, refusal
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
@@ -189,13 +189,6 @@ def test_dtypes_are_kept(dtype, shape, tmp_path):
     assert_array_equal(rows.take([3, 30, 3]), expected[[3, 30, 3]], strict=True)
 
 
-def test_booleans_are_0_or_1(tmp_path):
-    np.save(tmp_path / "a.npy", np.zeros((2, 4), bool))
-    data = (tmp_path / "a.npy").read_bytes()
-    (tmp_path / "a.npy").write_bytes(data[:-4] + b"\0\1\2\xff")
-    assert open_rows(tmp_path / "a.npy")[1:].view(np.uint8).tolist() == [[0, 1, 1, 1]]
-
-
 def test_shards_share_a_dtype_that_holds_them_all(tmp_path):
     np.save(tmp_path / "1.npy", np.full((3, 2), 200, np.uint8))
     np.save(tmp_path / "2.npy", np.full((3, 2), -200, ">i2"))
@@ -218,16 +211,21 @@ def test_a_pattern_counts_as_people_do(tmp_path):
     assert open_rows(tmp_path / "s[1].npy").shape == (2, 2)
 
 
-def test_what_is_read(tmp_path, monkeypatch):
-    """Each block once and in order; of scattered rows not much more than these."""
-    calls = []
-    fill = FileReader._fill
+@pytest.fixture
+def calls(monkeypatch):
+    """First row and number of rows of each stretch that is read."""
+    found, fill = [], FileReader._fill
 
     def count(self, file, start, out):
-        calls.append((start, len(out)))
+        found.append((start, len(out)))
         fill(self, file, start, out)
 
     monkeypatch.setattr(FileReader, "_fill", count)
+    return found
+
+
+def test_what_is_read(tmp_path, calls):
+    """Each block once and in order; of scattered rows not much more than these."""
     np.save(tmp_path / "a.npy", np.zeros((1000, 2**14), np.float32))
     rows = open_rows(tmp_path / "a.npy", block_bytes=100 * 2**16)
     for start in range(0, 1000, 10):
@@ -243,15 +241,7 @@ def test_what_is_read(tmp_path, monkeypatch):
     assert calls == [(200, 56), (256, 34)]
 
 
-def test_close_rows_are_read_as_one_stretch(tmp_path, monkeypatch):
-    calls = []
-    fill = FileReader._fill
-
-    def count(self, file, start, out):
-        calls.append((start, len(out)))
-        fill(self, file, start, out)
-
-    monkeypatch.setattr(FileReader, "_fill", count)
+def test_close_rows_are_read_as_one_stretch(tmp_path, calls):
     matrix = np.random.default_rng(0).integers(0, 256, (5000, 64), np.uint8)
     np.save(tmp_path / "a.npy", matrix)
     index = np.arange(3, 3000, 7)
@@ -448,9 +438,7 @@ def test_a_damaged_header_is_no_danger(data, tmp_path_factory):
 
 @pytest.mark.parametrize("shape", ["(10**12, 5)", "(2**62, 2**62)", "(-1, 5)", "(20, 500000000)"])
 def test_a_header_that_claims_more_than_there_is(shape, tmp_path):
-    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
-    data = b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header.encode()
-    (tmp_path / "a.npy").write_bytes(data + MATRIX.tobytes())
+    (tmp_path / "a.npy").write_bytes(npy_header(shape) + MATRIX.tobytes())
     refusal(open_rows, tmp_path / "a.npy")
 
 
@@ -535,11 +523,9 @@ def test_an_error_of_the_iterable_is_its_own():
 def test_memory_is_that_of_a_few_blocks(kind, tmp_path):
     pytest.importorskip("resource")
     n, d = 200_000, 256
-    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({n // 2}, {d}), }}"
     for name in ("1.npy", "2.npy"):
         with open(tmp_path / name, "wb") as file:
-            file.write(b"\x93NUMPY\1\0" + (118).to_bytes(2, "little") + header.ljust(117).encode())
-            file.write(b"\n")
+            file.write(npy_header((n // 2, d)))
             file.truncate(128 + n // 2 * d * 4)  # a hole, which takes no space
     paths = "*.npy" if kind == "shards" else "1.npy"
     code = f"""
