@@ -1,5 +1,7 @@
 """K-means in plain float64 NumPy, written to be read: what the engine is compared with."""
 
+import re
+
 import numpy as np
 
 KINDS = ("normal", "duplicates", "constant", "offset", "tiny", "huge", "pixels", "grid")
@@ -46,6 +48,12 @@ def kmeans(X, centers, *, weights=None, max_iter=300, tol=1e-4):
     distances = distances_sq(X, centers)
     labels = distances.argmin(axis=1)
     return labels, float(weights @ distances[np.arange(len(X)), labels]), centers, n_iter
+
+
+def words_of(capsys, model, rows):
+    """What a fit prints, without its numbers."""
+    model.set_params(random_state=0, verbose=1).fit(rows)
+    return re.sub(r"[0-9.e-]", "", capsys.readouterr().out).splitlines()
 
 
 def make_rows(kind, n, d, seed):

@@ -20,25 +20,14 @@ LAYERS = [
     {"cli"},
     {"report", "benchmark", "experiment"},
     {
-        "datasets",
-        "memory",
-        "answers",
-        "base",
-        "estimator",
-        "minibatch",
-        "bisecting",
-        "functions",
-        "progress",
-        "labeling",
-        "scores",
-        "persistence",
-        "checkpoint",
+        "datasets", "memory", "answers", "base", "estimator", "minibatch", "bisecting", "functions",
+        "progress", "labeling", "scores", "persistence", "checkpoint",
     },
     {"engine"},
     {"distributed"},
     {"device"},
     {"threads", "arrays", "formats", "system"},
-]
+]  # fmt: skip
 ENGINE_LAYERS = [
     {"engine.restarts"},
     {"engine.lloyd", "engine.minibatch", "engine.seeding.start"},
@@ -63,17 +52,9 @@ NOT_IN_ENGINE = {"click", "io", "logging", "os", "pathlib", "rich", "sklearn", "
 # Test files about no single module.
 ABOUT_THE_WHOLE = {"browser", "docs", "layout", "notebook", "packaging", "private_names", "readme"}
 SLOW_TO_LOAD = {
-    "keras",
-    "matplotlib",
-    "mlx",
-    "numpy",
-    "pandas",
-    "polars",
-    "pyarrow",
-    "scipy",
-    "sklearn",
+    "keras", "matplotlib", "mlx", "numpy", "pandas", "polars", "pyarrow", "scipy", "sklearn",
     "tensorflow",
-}
+}  # fmt: skip
 
 
 def module_name(path):
@@ -232,12 +213,8 @@ def test_public_names_are_documented(name):
 
 @pytest.mark.parametrize(
     "argv",
-    [
-        pytest.param(None, id="import"),
-        pytest.param(["--help"], id="help"),
-        pytest.param(["--version"], id="version"),
-        pytest.param(["fit", "--help"], id="fit-help"),
-    ],
+    [None, ["--help"], ["--version"], ["fit", "--help"]],
+    ids=["import", "help", "version", "fit-help"],
 )
 def test_loads_fast(argv):
     code = f"""

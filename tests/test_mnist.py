@@ -210,51 +210,29 @@ def test_a_single_idx_file(pack, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        (
-            {"y_train": np.zeros(4, np.uint8)},
-            "holds 3 images in x_train, but 4 labels in y_train",
-        ),
-        (
-            {"x_test": np.zeros((5, 28, 28), np.uint8)},
-            "holds 5 images in x_test, but 2 labels in y_test",
-        ),
-        (
-            {"x_train": np.zeros((3, 32, 32), np.uint8)},
-            "holds x_train of shape (3, 32, 32), where images are (n, 28, 28)",
-        ),
-        (
-            {"x_test": np.zeros((2, 784), np.uint8)},
-            "holds x_test of shape (2, 784), where images are (n, 28, 28)",
-        ),
-        (
-            {"y_test": np.zeros((2, 1), np.uint8)},
-            "holds y_test of shape (2, 1), where labels are (n,)",
-        ),
+        ({"y_train": np.zeros(4, np.uint8)}, "holds 3 images in x_train, but 4 labels in y_train"),
+        ({"x_test": np.zeros((5, 28, 28), np.uint8)},
+         "holds 5 images in x_test, but 2 labels in y_test"),
+        ({"x_train": np.zeros((3, 32, 32), np.uint8)},
+         "holds x_train of shape (3, 32, 32), where images are (n, 28, 28)"),
+        ({"x_test": np.zeros((2, 784), np.uint8)},
+         "holds x_test of shape (2, 784), where images are (n, 28, 28)"),
+        ({"y_test": np.zeros((2, 1), np.uint8)},
+         "holds y_test of shape (2, 1), where labels are (n,)"),
         ({"y_train": np.array([3, 256, 0])}, "holds 256 in y_train, where labels are 0 to 255"),
         ({"y_train": np.array([3, -1, 0])}, "holds -1 in y_train, where labels are 0 to 255"),
-        (
-            {"x_test": np.full((2, 28, 28), 256)},
-            "holds 256 in x_test, where pixels are 0 to 255",
-        ),
-        (
-            {"x_train": np.zeros((3, 28, 28), np.float32)},
-            "holds x_train of float32, where pixels are whole numbers 0 to 255",
-        ),
-        (
-            {"y_test": np.array([True, False])},
-            "holds y_test of bool, where labels are whole numbers 0 to 255",
-        ),
+        ({"x_test": np.full((2, 28, 28), 256)}, "holds 256 in x_test, where pixels are 0 to 255"),
+        ({"x_train": np.zeros((3, 28, 28), np.float32)},
+         "holds x_train of float32, where pixels are whole numbers 0 to 255"),
+        ({"y_test": np.array([True, False])},
+         "holds y_test of bool, where labels are whole numbers 0 to 255"),
         ({"y_test": np.array(["1", "2"])}, "holds text, not real numbers"),
-        (
-            {"y_test": np.array([1, None])},
-            "holds Python objects, which are pickles and never opened, not real numbers",
-        ),
-        (
-            {"x_train": np.zeros((0, 28, 28), np.uint8)},
-            "is empty: its array has the shape (0, 28, 28)",
-        ),
+        ({"y_test": np.array([1, None])},
+         "holds Python objects, which are pickles and never opened, not real numbers"),
+        ({"x_train": np.zeros((0, 28, 28), np.uint8)},
+         "is empty: its array has the shape (0, 28, 28)"),
     ],
-)
+)  # fmt: skip
 def test_arrays_that_are_not_mnists(changes, sentence, tmp_path):
     found = refusal(load_mnist, save(tmp_path / "a.npz", **changes))
     assert found.partition(": load_matrix")[0] == sentence
