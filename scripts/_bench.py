@@ -1,5 +1,6 @@
-"""Shared by the benchmarks: data, timed worker processes, float64 scores, tables."""
+"""Shared by the benchmarks: data, timed worker processes, float64 scores, options, tables."""
 
+import argparse
 import json
 import math
 import os
@@ -110,6 +111,11 @@ def embeddings(folder, n, d, seed=0):
     return store(f"embeddings-{n}x{d}", rows, None, folder)
 
 
+def load(name, folder, rows=None, shape=(1_000_000, 128)):
+    """Images of MNIST, or embeddings of a shape."""
+    return mnist(folder, rows) if name == "mnist" else embeddings(folder, *shape)
+
+
 # Processes
 
 
@@ -173,7 +179,17 @@ def pick_start(n, k, seed=0):
     return np.sort(np.random.RandomState(seed).choice(n, size=k, replace=False))
 
 
-# Numbers
+# Words
+
+
+def parser(text):
+    """Options that benchmarks share; their help begins with a script's own text."""
+    made = argparse.ArgumentParser(
+        description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--device", choices=("auto", "gpu", "cpu"), default="auto")
+    made.add_argument("--quick", action="store_true", help="tiny data, to see that it works")
+    return made
 
 
 def spread(values):

@@ -13,7 +13,6 @@ fit     The whole job with k-means++ and scikit-learn's stopping rule: scikit-le
     python scripts/bench_gpu.py OUTDIR          # writes OUTDIR/bench_gpu.json and .txt
 """
 
-import argparse
 import sys
 import tempfile
 import time
@@ -36,16 +35,12 @@ def make_arms(device):
         Arm("torch", "Torch", {"device": device}, modes=("given",)),
         Arm("torch-tf32", "Torch", {"device": device, "tf32": True}, modes=("given",)),
         Arm("flash-kmeans", "FlashKMeans", {"device": device}, modes=("given",)),
-        Arm(
-            "flash-kmeans-half",
-            "FlashKMeans",
-            {"device": device, "half": True, "divide": 255},
-            modes=("given",),
-        ),
+        Arm("flash-kmeans-half", "FlashKMeans", {"device": device, "half": True, "divide": 255},
+            modes=("given",)),
         Arm("sklearn-lloyd-float32", "ScikitLearn", {}, modes=("given",)),
         # In float32 the same seed draws other rows to start from.
         Arm("sklearn-lloyd-float64", "ScikitLearn", {"dtype": "float64"}, modes=("fit",)),
-    ]
+    ]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -220,13 +215,9 @@ def report(rows, checks):
 
 
 def parse(argv):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = bench.parser(__doc__)
     parser.add_argument("outdir", type=Path, help="folder for the results")
-    parser.add_argument("--device", choices=("auto", "gpu", "cpu"), default="auto")
     parser.add_argument("--repeat", type=int, default=3, help="warm fits (default 3)")
-    parser.add_argument("--quick", action="store_true", help="tiny data, to see that it works")
     return parser.parse_args(argv)
 
 
@@ -235,7 +226,7 @@ def main(argv=None):
     deadline = time.monotonic() + TOTAL
     result = bench.surroundings(args.device) | {"arms": {}, "rows": [], "checks": []}
     arms = make_arms(args.device)
-    sizes = {"mnist": 3000, "embeddings": (5000, 64)} if args.quick else {}
+    sizes = (3000, (5000, 64)) if args.quick else (None, (1_000_000, 768))
     with tempfile.TemporaryDirectory() as folder:
         for arm in arms:
             worker = Worker(arm, folder)
@@ -248,11 +239,7 @@ def main(argv=None):
         data = {}
         for case in QUICK_CASES if args.quick else CASES:
             if case.data not in data:
-                data[case.data] = (
-                    bench.mnist(folder, sizes.get("mnist"))
-                    if case.data == "mnist"
-                    else bench.embeddings(folder, *sizes.get("embeddings", (1_000_000, 768)))
-                )
+                data[case.data] = bench.load(case.data, folder, *sizes)
             trial = Trial(case, data[case.data], args, folder, deadline)
             trial.run(able)
             result["rows"] += trial.rows

@@ -15,7 +15,6 @@ budget  What SSE an arm reaches in the time of our whole fit, seeding as it like
     python scripts/bench_peers.py --cases 'mnist-k20-*' --arms 'sklearn-*,faiss*' --repeat 5
 """
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -34,34 +33,24 @@ PEERS = {
     "faiss-cpu": ["faiss-cpu"],
     "superkmeans": ["superkmeans"],
     "fastkmeans": ["fastkmeans", "torch==2.13.0"],
-    "flash-kmeans-mlx": [
-        "flash-kmeans-mlx",
-        "mlx" if sys.platform == "darwin" else "mlx[cpu]",
-    ],
+    "flash-kmeans-mlx": ["flash-kmeans-mlx", "mlx" if sys.platform == "darwin" else "mlx[cpu]"],
 }
 
 
 def make_arms(device, kernel):
     """All arms, ours first. `kernel` is the one that NumPy's OpenBLAS chose."""
+    dtypes, whole = ("float32", "float64"), ("fit", "given")
     scikit_learn = [
         Arm(
-            f"sklearn-{algorithm}-{dtype}",
-            "ScikitLearn",
-            {"algorithm": algorithm, "dtype": dtype},
-            modes=("fit", "given"),
+            f"sklearn-{name}-{dtype}", "ScikitLearn", {"algorithm": name, "dtype": dtype}, "", whole
         )
-        for algorithm in ("lloyd", "elkan")
-        for dtype in ("float32", "float64")
+        for name in ("lloyd", "elkan")
+        for dtype in dtypes
     ]
+    peer = "scikit-learn-intelex"
     intelex = [
-        Arm(
-            f"sklearnex-{dtype}",
-            "ScikitLearnIntelex",
-            {"dtype": dtype},
-            "scikit-learn-intelex",
-            ("fit", "given"),
-        )
-        for dtype in ("float32", "float64")
+        Arm(f"sklearnex-{dtype}", "ScikitLearnIntelex", {"dtype": dtype}, peer, whole)
+        for dtype in dtypes
     ]
     # The old OpenBLAS inside faiss-cpu may not recognise a new processor.
     told = {"OPENBLAS_CORETYPE": kernel} if kernel else {}
@@ -406,9 +395,7 @@ def summary(rows):
 
 
 def parse(argv):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = bench.parser(__doc__)
     home = Path.home() / ".cache" / "mnist-kmeans-mlx" / "peers"
     names = ", ".join(case.name for case in CASES)
     arms = ", ".join(arm.name for arm in make_arms("", None))
@@ -425,8 +412,6 @@ def parse(argv):
         help="fits of more seconds are repeated only for us and scikit-learn's best (default 60)",
     )
     parser.add_argument("--json", type=Path, help="write everything to this file")
-    parser.add_argument("--device", default="auto", help="where we compute (default auto)")
-    parser.add_argument("--quick", action="store_true", help="tiny data, to see that it works")
     parser.add_argument("--install", action="store_true", help="install the peers that are not")
     parser.add_argument("--venvs", type=Path, default=home, help=f"where (default {home})")
     args = parser.parse_args(argv)
@@ -450,15 +435,11 @@ def main(argv=None):
         for name, reason in missing.items():
             bench.say(f"{name} cannot run: {reason}")
         result = bench.surroundings(args.device) | {"arms": found, "missing": missing, "rows": []}
-        sizes = {"mnist": 5000, "embeddings": (5000, 16)} if args.quick else {}
+        sizes = (5000, (5000, 16)) if args.quick else ()
         data = {}
         for case in bench.pick(QUICK_CASES if args.quick else CASES, args.cases):
             if case.data not in data:
-                data[case.data] = (
-                    bench.mnist(folder, sizes.get("mnist"))
-                    if case.data == "mnist"
-                    else bench.embeddings(folder, *sizes.get("embeddings", (1_000_000, 128)))
-                )
+                data[case.data] = bench.load(case.data, folder, *sizes)
             able = [arm for arm in arms if arm.name in found]
             result["rows"] += Match(case, data[case.data], able, args, folder).run()
             if args.json:

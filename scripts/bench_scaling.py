@@ -9,7 +9,6 @@ from given centres and with a fixed number of iterations; "setup" is all else th
     python scripts/bench_scaling.py --json scaling.json --figure scaling.png
 """
 
-import argparse
 import itertools
 import tempfile
 import time
@@ -244,18 +243,14 @@ def report(points, slopes, overtakings, chosen):
 
 
 def parse(argv):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = bench.parser(__doc__)
     parser.add_argument("--algorithms", default="lloyd,elkan,auto", help="with commas")
     parser.add_argument("--sweeps", default="n,k,d", help="which sizes to vary (default n,k,d)")
     parser.add_argument("--iterations", type=int, default=10, help="after the first (default 10)")
     parser.add_argument("--time-limit", type=float, default=60, help="seconds for one fit")
     parser.add_argument("--budget", type=float, default=540, help="seconds for all (default 540)")
-    parser.add_argument("--device", default="auto", help="where to compute (default auto)")
     parser.add_argument("--json", type=Path, help="write everything to this file")
     parser.add_argument("--figure", type=Path, help="draw to this file; needs matplotlib")
-    parser.add_argument("--quick", action="store_true", help="tiny data, to see that it works")
     args = parser.parse_args(argv)
     args.algorithms = args.algorithms.split(",")
     return args
@@ -271,11 +266,8 @@ def main(argv=None):
     overtakings, chosen = crossings(points, "lloyd", "elkan"), choices(points)
     print("\n\n".join(report(points, slopes, overtakings, chosen)))
     if args.json:
-        bench.save(
-            args.json,
-            bench.surroundings(args.device)
-            | {"points": points, "exponents": slopes, "crossings": overtakings},
-        )
+        found = {"points": points, "exponents": slopes, "crossings": overtakings}
+        bench.save(args.json, bench.surroundings(args.device) | found)
     if args.figure:
         draw(points, args.algorithms, args.figure)
 

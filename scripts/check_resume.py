@@ -22,12 +22,11 @@ from collections import Counter
 from pathlib import Path
 
 import _changes
+import check_ranks
 import numpy as np
-from check_ranks import same
 
 from mnist_kmeans_mlx.datasets import load_mnist
 from mnist_kmeans_mlx.persistence.record import read_snapshot
-from mnist_kmeans_mlx.system import same_package
 
 CASES = {
     "uint8": (np.uint8, 1, []),
@@ -37,31 +36,29 @@ CASES = {
 }
 
 
-def start(words):
-    command = [sys.executable, "-m", "mnist_kmeans_mlx", "fit", "--no-log", *map(str, words)]
-    return subprocess.Popen(
-        command,
-        env=same_package(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+def start(folder, words):
+    """Start a fit in one process."""
+    (process,) = check_ranks.start(folder, 1, words)
+    return process
 
 
 def finish(process):
-    complaint = process.communicate()[1].decode()
-    if process.returncode:
-        raise SystemExit(f"exit status {process.returncode}: {complaint}")
+    """Wait for a fit, which must end well."""
+    ((status, words),) = check_ranks.finish([process])
+    if status:
+        raise SystemExit(f"exit status {status}: {words}")
 
 
 def torture(folder, words, kills, rng):
     """Kill until there were `kills` kills; returns counts."""
     reference, checkpoint, model = (folder / name for name in ("reference", "checkpoint", "model"))
     began = time.monotonic()
-    finish(start([*words, "--save", reference]))
+    finish(start(folder, [*words, "--save", reference]))
     duration = time.monotonic() - began
     counts, places = Counter(), set()
     while True:
-        process = start([*words, "--checkpoint", checkpoint, "--resume", "--save", model])
+        ways = ["--checkpoint", checkpoint, "--resume", "--save", model]
+        process = start(folder, [*words, *ways])
         if counts["kills"] < kills and killed(process, checkpoint, duration, rng):
             counts["kills"] += 1
             if checkpoint.exists():  # and is whole, whenever the kill came
@@ -71,7 +68,7 @@ def torture(folder, words, kills, rng):
             continue
         finish(process)
         counts["fits"] += 1
-        counts["identical"] += same(reference, model)
+        counts["identical"] += check_ranks.same(reference, model)
         counts["places"] = len(places)
         if counts["kills"] == kills:
             return counts

@@ -11,7 +11,6 @@ count is divided by the vendor's figures: a model, not a measurement.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from statistics import median
@@ -19,6 +18,7 @@ from statistics import median
 os.environ.setdefault("MLX_ENABLE_TF32", "0")  # float32 is what is to be measured
 import mlx.core as mx
 import numpy as np
+from _bench import save
 
 from mnist_kmeans_mlx.datasets import load_mnist
 from mnist_kmeans_mlx.device import describe, resolve
@@ -118,10 +118,7 @@ def main(argv=None):
         numbers = "".join(f"{x:11.1f}" for x in cells)
         print(f"{k:6}{numbers}{n_iter:11}{row['m2_floor_ms_modelled']:11.1f}")
     if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump(
-                {"machine": describe(device.name), "rates": rates, "rows": table}, file, indent=1
-            )
+        save(arguments.json, {"machine": describe(device.name), "rates": rates, "rows": table})
 
 
 if __name__ == "__main__":

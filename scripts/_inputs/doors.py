@@ -62,11 +62,7 @@ EVERY = (*CLUSTERERS, CLASSIFIER)
 
 
 def learnt(model):
-    return {
-        "labels": model.labels_,
-        "centers": model.cluster_centers_,
-        "inertia": model.inertia_,
-    }
+    return function((model.cluster_centers_, model.labels_, model.inertia_))
 
 
 def fit(make, X, w):
@@ -74,6 +70,7 @@ def fit(make, X, w):
 
 
 def function(result):
+    """What functions return, by name."""
     return dict(zip(("centers", "labels", "inertia"), result, strict=False))
 
 
@@ -205,12 +202,8 @@ def through(doors, X, plain=None, *, seen=None, weights=None, plain_weights=None
                 theirs = functools.partial(fitted, one, False, plain if seen is None else seen)
             call = functools.partial(passed, way.asks, way.ours, ours, X, weights)
             answer = functools.partial(passed, way.asks, way.theirs, theirs, plain, plain_weights)
-            yield (
-                way,
-                one,
-                call,
-                remembered((way.name, one.name), answer, plain, seen, plain_weights),
-            )
+            outcome = remembered((way.name, one.name), answer, plain, seen, plain_weights)
+            yield way, one, call, outcome
 
 
 def passed(asks, use, source, X, weights):

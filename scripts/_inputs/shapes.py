@@ -19,6 +19,7 @@ from _inputs.doors import (
     PLAIN,
     K,
     blobs,
+    fit,
     learnt,
     name_of,
     some,
@@ -31,23 +32,14 @@ def finite_cases(quick, rng):
     """NaN and infinity in the first and the last row, at every entry point and in every type."""
     rows = blobs(rng)
 
-    def spoilt(value, place):
-        bad = rows.copy()
-        bad[place, 1] = value
-        return bad
-
     bad_ones = itertools.product((np.nan, np.inf, -np.inf), (0, -1))
     for value, place in list(bad_ones)[:: 4 if quick else 1]:
-        bad = spoilt(value, place)
+        bad = rows.copy()
+        bad[place, 1] = value
         for name, make in some(NOT_FINITE, quick, 3).items():
             form = make(bad)
             for door, arm, ours, _ in through(DOORS, form, rows, seen=rows):
-                yield Check(
-                    f"{name_of(door, arm)} of {name} with {value} in row {place}",
-                    ours,
-                    REFUSED,
-                    refusals=(ValueError,),
-                )
+                yield refused(f"{name_of(door, arm)} of {name} with {value} in row {place}", ours)
         for arm in (KMEANS, COSINE, MINIBATCH):
             starts = bad[[0, 1, -1]]
             for name, init in {
@@ -56,24 +48,18 @@ def finite_cases(quick, rng):
                 "init of bfloat16": mx.array(starts.astype(np.float32)).astype(mx.bfloat16),
                 "init by a function": lambda *a, starts=starts, **k: starts,
             }.items():
-                call = partial(
-                    lambda arm, init: learnt(arm.ours(init=init, n_init=1).fit(rows)), arm, init
-                )
-                yield Check(
-                    f"{arm.name} with {value} in its {name}", call, REFUSED, refusals=(ValueError,)
-                )
+                call = partial(fit, partial(arm.ours, init=init, n_init=1), rows, None)
+                yield refused(f"{arm.name} with {value} in its {name}", call)
         batches = [rows[:10], rows[10:], bad]
         call = partial(lambda bs: learnt(KMEANS.ours().fit_batches(bs)), batches)
-        yield Check(
-            f"KMeans.fit_batches with {value} in the last", call, REFUSED, refusals=(ValueError,)
-        )
+        yield refused(f"KMeans.fit_batches with {value} in the last", call)
         call = partial(partial_fit_second, rows, bad)
-        yield Check(
-            f"MiniBatchKMeans.partial_fit, {value} in the second",
-            call,
-            REFUSED,
-            refusals=(ValueError,),
-        )
+        yield refused(f"MiniBatchKMeans.partial_fit, {value} in the second", call)
+
+
+def refused(name, call):
+    """A call that must be refused with ValueError."""
+    return Check(name, call, REFUSED, refusals=(ValueError,))
 
 
 NOT_FINITE = {
@@ -142,13 +128,8 @@ def shape_cases(quick, rng):
                 continue  # which takes images as well
             if arm is COSINE and name == "fewer distinct than clusters":
                 continue  # relocation of empty clusters is not tested here
-            yield Check(
-                f"{name_of(door, arm)} of {name}",
-                ours,
-                expected,
-                atol=1e-7,
-                same_warnings=arm in PLAIN,
-            )
+            title, warns = f"{name_of(door, arm)} of {name}", arm in PLAIN
+            yield Check(title, ours, expected, atol=1e-7, same_warnings=warns)
     for name, form in some(asks, quick, 4).items():
         for door, arm, ours, expected in through(ASKS, form, seen=rows):
             yield Check(f"{name_of(door, arm)} of {name}", ours, expected, atol=1e-7)

@@ -132,10 +132,7 @@ def unlike_exact(make, rows):
     model = make().fit(rows)
     exact = exact_answers(rows, model.cluster_centers_)
     tolerance = 1e-5 if model.cluster_centers_.dtype == np.float32 else 1e-12
-    found = {
-        "distances": model.transform(rows),
-        "inertia": model.score(rows),
-    }
+    found = {"distances": model.transform(rows), "inertia": model.score(rows)}
     same = {
         name: np.allclose(value, exact[name], rtol=tolerance, atol=0)
         for name, value in found.items()

@@ -55,12 +55,7 @@ def state_cases(quick, rng):
                 if arm not in door.arms:
                     continue
                 expected = tried(partial(door.ours, model, rows, None))
-                call = partial(
-                    lambda door, copied, model: door.ours(copied(model), rows, None),
-                    door,
-                    copied,
-                    model,
-                )
+                call = partial(answer_of_copy, door.ours, copied, model, rows)
                 yield Check(f"{name_of(door, arm)} of a {name}", call, expected)
         if arm is not CLASSIFIER:
             call = partial(lambda arm: learnt(clone(fitted(arm, True, rows)).fit(rows)), arm)
@@ -103,11 +98,7 @@ def failures(rows):
         "weights too few": ({}, rows, np.ones(3)),
         "a wrong parameter": ({"max_iter": 0}, rows, None),
         "an init that fails": ({"init": init, "n_init": 1}, rows, None),
-        "an init of another shape": (
-            {"init": lambda *a, **k: rows[:5], "n_init": 1},
-            rows,
-            None,
-        ),
+        "an init of another shape": ({"init": lambda *a, **k: rows[:5], "n_init": 1}, rows, None),
         "text": ({}, rows.astype(str).astype(object) + "x", None),
     }
 
@@ -119,8 +110,7 @@ def failed(arm, before, faulty):
     if before is not None:
         model = arm.ours().fit(before)
         for name, value in parameters.items():
-            target = model.model.estimator if arm is CLASSIFIER else model
-            setattr(target, name, value)
+            setattr(estimator_of(arm, model), name, value)
     then = copy.deepcopy(attributes(model))
     try:
         model.fit(X, sample_weight=weights)
@@ -154,14 +144,14 @@ def text(value):
 
 def fit_after_failure(arm, before, faulty, rows):
     model, _ = failed(arm, before, faulty)
-    target = model.model.estimator if arm is CLASSIFIER else model
+    fresh = arm.ours()
     for name in faulty[0]:
-        setattr(target, name, getattr(arm_estimator(arm), name))
+        setattr(estimator_of(arm, model), name, getattr(estimator_of(arm, fresh), name))
     return learnt(model.fit(rows))
 
 
-def arm_estimator(arm):
-    model = arm.ours()
+def estimator_of(arm, model):
+    """The estimator that clusters: a classifier holds one."""
     return model.model.estimator if arm is CLASSIFIER else model
 
 
@@ -188,6 +178,10 @@ COPIES = {
     "deep copy": copy.deepcopy,
     "saved model": saved,
 }
+
+
+def answer_of_copy(ask, copied, model, rows):
+    return ask(copied(model), rows, None)
 
 
 def threads_after_two_fits(make, rows):
