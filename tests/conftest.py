@@ -74,6 +74,14 @@ def mnist():
 
 
 @pytest.fixture(scope="session")
+def inputs(tmp_path_factory, mnist, device):
+    """What reports are made of: a model of a part of MNIST, and JSON of each kind."""
+    from pages import make_inputs
+
+    return make_inputs(tmp_path_factory.mktemp("report"), mnist, device)
+
+
+@pytest.fixture(scope="session")
 def walked(tmp_path_factory, device):
     """All that the pages about commands leave behind; they take a minute or two, once."""
     from guide import COMMANDS, Walk
@@ -104,6 +112,17 @@ def load_script(monkeypatch):
     """Import a script, by its name, as a module."""
     monkeypatch.syspath_prepend(Path(__file__).parent.parent / "scripts")
     return importlib.import_module
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write text or bytes to a file, and return its path."""
+
+    def write(data, name="a.csv"):
+        (tmp_path / name).write_bytes(data.encode() if isinstance(data, str) else data)
+        return tmp_path / name
+
+    return write
 
 
 @pytest.fixture

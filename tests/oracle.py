@@ -1,4 +1,4 @@
-"""K-means in plain float64 NumPy, written to be read: what the engine is compared with."""
+"""K-means in plain float64 NumPy, written to be read, and how results are compared with it."""
 
 import re
 
@@ -48,6 +48,14 @@ def kmeans(X, centers, *, weights=None, max_iter=300, tol=1e-4):
     distances = distances_sq(X, centers)
     labels = distances.argmin(axis=1)
     return labels, float(weights @ distances[np.arange(len(X)), labels]), centers, n_iter
+
+
+def assert_same_bits(a, b):
+    """Two fitted estimators agree to the last bit."""
+    for name in ("labels_", "cluster_centers_", "inertia_", "n_iter_"):
+        found, expected = np.asarray(getattr(a, name)), np.asarray(getattr(b, name))
+        assert found.dtype == expected.dtype
+        assert found.tobytes() == expected.tobytes(), name
 
 
 def words_of(capsys, model, rows):

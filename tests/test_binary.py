@@ -43,15 +43,6 @@ def little_memory(read, path, **kwargs):
     return sentence
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write(data, name="a"):
-        (tmp_path / name).write_bytes(data)
-        return tmp_path / name
-
-    return write
-
-
 @pytest.mark.parametrize("version", [(1, 0), (2, 0)])
 def test_npy_versions(version, write):
     assert np.array_equal(read_npy(write(npy_bytes(version=version))), MATRIX)

@@ -9,9 +9,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from commands import ROOT
+from commands import ROOT, call
 from numpy.testing import assert_array_equal
-from pages import EVIL, K, call, make_inputs
+from pages import EVIL, K
 
 from mnist_kmeans_mlx import KMeans, experiment, save_model
 from mnist_kmeans_mlx.persistence import load_model
@@ -23,12 +23,11 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, mnist, device):
-    folder = make_inputs(tmp_path_factory.mktemp("report"), mnist, device)
-    files = [folder / f"{name}.json" for name in ("run", "sweep", "compare")]
-    call("report", folder / "model.safetensors", *files, "--data", folder / f"{EVIL}.npz",
-         "-o", folder / "page.html", "--device", device)  # fmt: skip
-    return folder
+def folder(inputs, device):
+    files = [inputs / f"{name}.json" for name in ("run", "sweep", "compare")]
+    call("report", inputs / "model.safetensors", *files, "--data", inputs / f"{EVIL}.npz",
+         "-o", inputs / "page.html", "--device", device)  # fmt: skip
+    return inputs
 
 
 @pytest.fixture(scope="module")

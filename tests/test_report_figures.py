@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 from commands import call, complaint
-from pages import EVIL, make_inputs
+from pages import EVIL
 
 from mnist_kmeans_mlx.report.canvas import settings
 from mnist_kmeans_mlx.report.charts import against_k as charts_on_page
@@ -17,11 +17,6 @@ pytest.importorskip("matplotlib")
 NAMES = {
     "accuracy-per-digit", "against-k", "centroids", "confusion", "convergence", "map", "timings",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory, mnist, device):
-    return make_inputs(tmp_path_factory.mktemp("report"), mnist, device)
 
 
 @pytest.fixture(scope="module")

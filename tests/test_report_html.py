@@ -9,18 +9,13 @@ import numpy as np
 import pytest
 from commands import call, complaint
 from numpy.testing import assert_array_equal
-from pages import EVIL, K, Page, a_comparison, a_sweep, make_inputs
+from pages import EVIL, K, Page, a_comparison, a_sweep
 
 from mnist_kmeans_mlx import KMeans, save_model
 from mnist_kmeans_mlx.persistence import Model, load_model
 from mnist_kmeans_mlx.report.axes import ticks
 from mnist_kmeans_mlx.report.markup import png, tag
 from mnist_kmeans_mlx.report.material import _data_of
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory, mnist, device):
-    return make_inputs(tmp_path_factory.mktemp("report"), mnist, device)
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,11 @@ import threading
 
 import numpy as np
 import pytest
+from doubles import make_device
+from oracle import assert_same_bits
 
 from mnist_kmeans_mlx import KMeans
-from mnist_kmeans_mlx.device import Device, resolve
+from mnist_kmeans_mlx.device import resolve
 from mnist_kmeans_mlx.engine.lloyd import Run
 from mnist_kmeans_mlx.engine.points import Points
 from mnist_kmeans_mlx.engine.restarts import Restarts, Standing
@@ -18,11 +20,6 @@ INERTIAS = [5.0, 3.0, 4.0, 3.0, 2.0]
 
 def make_run(inertia):
     return Run(np.zeros(1, np.int32), inertia, np.zeros((1, 1)), 1, "strict", 0.0, 0)
-
-
-def make_device(workers):
-    found = resolve("cpu")
-    return Device(found.kind, found.mlx, found.host_matmul, workers=workers)
 
 
 class Fit:
@@ -58,7 +55,7 @@ class Fit:
 @pytest.mark.parametrize("workers", [1, 2, 3, 9])
 def test_the_best_is_found_and_told_of_in_order(workers):
     fit = Fit(INERTIAS)
-    best = fit.restarts.run(make_device(workers), workers)
+    best = fit.restarts.run(make_device("cpu", workers=workers), workers)
     assert best.inertia == 2
     assert fit.seeded == [0, 1, 2, 3, 4]
     done = [step for step in fit.steps() if step[1] is None]
@@ -81,7 +78,7 @@ def test_what_comes_later_waits_for_its_turn():
         return make_run(INERTIAS[restart])
 
     fit = Fit(INERTIAS[:2], solve)
-    fit.restarts.run(make_device(2), 2)
+    fit.restarts.run(make_device("cpu", workers=2), 2)
     assert fit.steps() == [
         (0, "state of 0", None, "after 0"),
         (1, None, 5.0, "after 0"),
@@ -92,16 +89,16 @@ def test_what_comes_later_waits_for_its_turn():
 def test_of_equal_runs_the_first_is_kept():
     runs = {i: make_run(1.0) for i in range(4)}
     fit = Fit([1.0] * 4, lambda restart, start, observe: runs[restart])
-    assert fit.restarts.run(make_device(2), 2) is runs[0]
+    assert fit.restarts.run(make_device("cpu", workers=2), 2) is runs[0]
 
 
 def test_goes_on_from_where_it_stood():
     best = make_run(2.5)
     fit = Fit(INERTIAS, standing=Standing(restart=3, best=best))
-    assert fit.restarts.run(make_device(2), 2).inertia == 2
+    assert fit.restarts.run(make_device("cpu", workers=2), 2).inertia == 2
     assert fit.seeded == [3, 4]
     ended = Fit(INERTIAS, standing=Standing(restart=5, best=best))
-    assert ended.restarts.run(make_device(2), 2) is best
+    assert ended.restarts.run(make_device("cpu", workers=2), 2) is best
     assert ended.seeded == []
 
 
@@ -122,7 +119,7 @@ def test_an_error_stops_the_others():
 
     fit = Fit([1.0] * 6, solve)
     with pytest.raises(OSError, match="no room"):
-        fit.restarts.run(make_device(2), 2)
+        fit.restarts.run(make_device("cpu", workers=2), 2)
     assert stopped.wait(30)
     assert fit.seeded == [0, 1]
 
@@ -140,8 +137,5 @@ def test_side_by_side_changes_nothing(init, device, monkeypatch):
     one, curves = fits[0]
     assert len(curves) == 6
     for other, same_curves in fits[1:]:
-        assert one.inertia_ == other.inertia_
-        assert one.n_iter_ == other.n_iter_
-        np.testing.assert_array_equal(one.labels_, other.labels_)
-        np.testing.assert_array_equal(one.cluster_centers_, other.cluster_centers_)
+        assert_same_bits(one, other)
         assert curves == same_curves

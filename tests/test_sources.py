@@ -458,17 +458,13 @@ def test_what_is_used_up_after_one_pass_is_refused(make):
         ([MATRIX[:0]], "Batches hold no rows, or rows without columns."),
         ([MATRIX[:, :0]], "Batches hold no rows, or rows without columns."),
         ([MATRIX, MATRIX[:, 1:]], "Batch 1 has 4 columns, but batch 0 has 5."),
-        (
-            [MATRIX, MATRIX[0]],
-            r"Batch 1 \(counted from 0\) holds an array of shape .5,., not a matrix",
-        ),
+        ([MATRIX, MATRIX[0]],
+         r"Batch 1 \(counted from 0\) holds an array of shape .5,., not a matrix"),
         ([MATRIX, [["a"]]], r"Batch 1 \(counted from 0\) holds <U1, not real numbers"),
-        (
-            [MATRIX.astype(complex)],
-            r"Batch 0 \(counted from 0\) is no array of numbers \(Complex data not",
-        ),
+        ([MATRIX.astype(complex)],
+         r"Batch 0 \(counted from 0\) is no array of numbers \(Complex data not"),
     ],
-)
+)  # fmt: skip
 def test_batches_that_are_refused(batches, sentence):
     with pytest.raises(DatasetError, match=sentence):
         Batches(batches)
@@ -480,16 +476,12 @@ def test_batches_that_are_refused(batches, sentence):
         ([MATRIX[:50]], "only 1 of 2 came"),
         ([], "only 0 of 2 came"),
         ([MATRIX[:50], MATRIX[50:], MATRIX[:1]], "there are more than 2"),
-        (
-            [MATRIX[:51], MATRIX[51:]],
-            r"batch 0 \(counted from 0\) now is float32 of shape \(51, 5\)",
-        ),
-        (
-            [MATRIX[:50], MATRIX[50:].astype(int)],
-            r"batch 1 \(counted from 0\) now is int64 of shape \(161, 5\)",
-        ),
+        ([MATRIX[:51], MATRIX[51:]],
+         r"batch 0 \(counted from 0\) now is float32 of shape \(51, 5\)"),
+        ([MATRIX[:50], MATRIX[50:].astype(int)],
+         r"batch 1 \(counted from 0\) now is int64 of shape \(161, 5\)"),
     ],
-)
+)  # fmt: skip
 def test_batches_must_be_the_same_each_time(later, what):
     batches = [MATRIX[:50], MATRIX[50:]]
     rows = Batches(batches, block_bytes=320)

@@ -10,24 +10,15 @@ from mnist_kmeans_mlx.datasets.tables import read_parquet
 MATRIX = np.random.default_rng(0).normal(size=(6, 4))
 
 
-@pytest.fixture
-def csv(tmp_path):
-    def write(text, name="a.csv"):
-        (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
-        return tmp_path / name
-
-    return write
-
-
 @pytest.mark.parametrize("header", ["", "a,b,c,d\n", '"a, b","c ""d""",é,\n'])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize(("name", "delimiter"), [("a.csv", ","), ("a.tsv", "\t")])
-def test_round_trip(name, delimiter, end, header, csv):
+def test_round_trip(name, delimiter, end, header, write):
     rows = [",".join(map(repr, row)) for row in MATRIX.tolist()]
     text = header.replace("\n", end) + end.join(rows)
     if delimiter == "\t":
         text = text.replace(", ", "; ").replace(",", "\t")
-    loaded = load_matrix(csv(text, name))
+    loaded = load_matrix(write(text, name))
     assert np.array_equal(loaded, MATRIX)
     assert loaded.dtype == np.float64
     assert not loaded.flags.writeable
@@ -46,12 +37,12 @@ def test_round_trip(name, delimiter, end, header, csv):
         "+1,2.\n.3e1,0.4E+1\n",
     ],
 )
-def test_ways_to_write_the_same(text, csv):
-    assert load_matrix(csv(text)).tolist() == [[1, 2], [3, 4]]
+def test_ways_to_write_the_same(text, write):
+    assert load_matrix(write(text)).tolist() == [[1, 2], [3, 4]]
 
 
-def test_one_column(csv):
-    assert load_matrix(csv("x\n1\n2\n3\n")).tolist() == [[1], [2], [3]]
+def test_one_column(write):
+    assert load_matrix(write("x\n1\n2\n3\n")).tolist() == [[1], [2], [3]]
 
 
 @pytest.mark.parametrize(
@@ -88,13 +79,13 @@ def test_one_column(csv):
          "cannot be split into cells at line 1 (field larger than field limit (131072))"),
     ],
 )  # fmt: skip
-def test_refused(text, sentence, csv):
-    assert refusal(load_matrix, csv(text)) == sentence
+def test_refused(text, sentence, write):
+    assert refusal(load_matrix, write(text)) == sentence
 
 
-def test_a_fault_far_below(csv):
+def test_a_fault_far_below(write):
     text = "a,b\n" + "1,2\n" * 20_000 + "3,oops\n"
-    assert "'oops' in line 20002, column 'b'" in refusal(load_matrix, csv(text))
+    assert "'oops' in line 20002, column 'b'" in refusal(load_matrix, write(text))
 
 
 @pytest.fixture

@@ -12,15 +12,6 @@ from mnist_kmeans_mlx.datasets import DatasetWarning, load_matrix, text
 MATRIX = np.random.default_rng(0).normal(size=(40, 3)).round(4)
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write(text, name="a.csv"):
-        (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
-        return tmp_path / name
-
-    return write
-
-
 @pytest.mark.parametrize(("name", "sep"), [("a.csv", ","), ("a.TSV", "\t"), ("a.csv", ";")])
 @pytest.mark.parametrize("end", [".gz", ""])
 def test_gzipped(name, sep, end, write):
