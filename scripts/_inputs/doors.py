@@ -105,20 +105,42 @@ def door(name, arms, ours, theirs=None, **kind):
     return Door(name, arms, ours, theirs or ours, **kind)
 
 
+def fits(name, key):
+    """A method that fits and returns one array."""
+
+    def use(make, X, w):
+        return {key: getattr(make(), name)(X, sample_weight=w)}
+
+    return door(name, CLUSTERERS, use, weighted=True)
+
+
+def calls(name, **options):
+    """A function of the package, and scikit-learn's."""
+
+    def use(module, **more):
+        given = {"random_state": 0, **options, **more}
+        call = getattr(module, name)
+        return lambda make, X, w: function(call(X, K, sample_weight=w, **given))
+
+    return door(name, (KMEANS,), use(mk, device="cpu"), use(cluster), weighted=True)
+
+
+def answers(name, key, arms=CLUSTERERS):
+    """A method that is asked about rows."""
+    return door(name, arms, lambda model, X, w: {key: getattr(model, name)(X)}, asks=True)
+
+
+def writes(name, key):
+    """The function that writes what a method answers."""
+    write, answer = getattr(mk, f"{name}_to"), answers(name, key).ours
+    ours = functools.partial(written, write, key)
+    return door(f"{name}_to", CLUSTERERS, lambda model, X, w: ours(model, X), answer, asks=True)
+
+
 FITS = (
     door("fit", EVERY, fit, weighted=True),
-    door(
-        "fit_predict",
-        CLUSTERERS,
-        lambda make, X, w: {"labels": make().fit_predict(X, sample_weight=w)},
-        weighted=True,
-    ),
-    door(
-        "fit_transform",
-        CLUSTERERS,
-        lambda make, X, w: {"distances": make().fit_transform(X, sample_weight=w)},
-        weighted=True,
-    ),
+    fits("fit_predict", "labels"),
+    fits("fit_transform", "distances"),
     door(
         "partial_fit",
         (MINIBATCH,),
@@ -129,36 +151,13 @@ FITS = (
     ),
     door("fit_batches", (KMEANS, COSINE), in_halves, fit),
     door("Checkpoint.fit", (KMEANS, COSINE), with_checkpoint, fit, weighted=True),
-    door(
-        "k_means",
-        (KMEANS,),
-        lambda make, X, w: function(
-            mk.k_means(X, K, sample_weight=w, n_init=2, random_state=0, device="cpu")
-        ),
-        lambda make, X, w: function(
-            cluster.k_means(X, K, sample_weight=w, n_init=2, random_state=0)
-        ),
-        weighted=True,
-    ),
-    door(
-        "kmeans_plusplus",
-        (KMEANS,),
-        lambda make, X, w: function(
-            mk.kmeans_plusplus(X, K, sample_weight=w, random_state=0, device="cpu")
-        ),
-        lambda make, X, w: function(cluster.kmeans_plusplus(X, K, sample_weight=w, random_state=0)),
-        weighted=True,
-    ),
+    calls("k_means", n_init=2),
+    calls("kmeans_plusplus"),
 )
 ASKS = (
-    door("predict", EVERY, lambda model, X, w: {"labels": model.predict(X)}, asks=True),
-    door(
-        "predict_proba",
-        (CLASSIFIER,),
-        lambda model, X, w: {"shares": model.predict_proba(X)},
-        asks=True,
-    ),
-    door("transform", CLUSTERERS, lambda model, X, w: {"distances": model.transform(X)}, asks=True),
+    answers("predict", "labels", EVERY),
+    answers("predict_proba", "shares", (CLASSIFIER,)),
+    answers("transform", "distances"),
     door(
         "score",
         CLUSTERERS,
@@ -166,20 +165,8 @@ ASKS = (
         asks=True,
         weighted=True,
     ),
-    door(
-        "predict_to",
-        CLUSTERERS,
-        lambda model, X, w: written(mk.predict_to, "labels", model, X),
-        lambda model, X, w: {"labels": model.predict(X)},
-        asks=True,
-    ),
-    door(
-        "transform_to",
-        CLUSTERERS,
-        lambda model, X, w: written(mk.transform_to, "distances", model, X),
-        lambda model, X, w: {"distances": model.transform(X)},
-        asks=True,
-    ),
+    writes("predict", "labels"),
+    writes("transform", "distances"),
 )
 DOORS = FITS + ASKS
 
