@@ -169,8 +169,6 @@ def test_labels_of_a_column_are_scored(call, mnist, tmp_path):
 
 
 def test_the_category_is_for_filters(numbers):
-    from mnist_kmeans_mlx import load_matrix
-
     with pytest.warns(DatasetWarning):
         load_matrix(numbers)
     assert issubclass(DatasetWarning, UserWarning)
