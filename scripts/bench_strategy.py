@@ -28,6 +28,8 @@ CONSTANTS = {
     "MANY": ([strategy], (64, 256), ("narrow-100", "narrow-200")),
     "MOVERS": ([strategy], (4, 16), ("narrow-200",)),
     "FEW": ([comparison, bounded], (24, 96), ("mnist-20", "narrow-100")),
+    "TURNED": ([bounded], (0.75, 3), ("mnist-20", "shapeless-20")),
+    "MOST": ([bounded], (3 / 8, 1.0), ("mnist-20", "shapeless-20")),
     "CROWD": ([bounded], (4, 16), ("mnist-256",)),
     "REACH": ([bounded], (2, 8), ("mnist-256",)),
     "BLOCK": ([bounded], (2 << 20, 8 << 20), ("mnist-20", "narrow-200")),
@@ -45,6 +47,7 @@ def cases():
     narrow = middles[rng.integers(0, 200, 100_000)] + 0.5 * rng.normal(size=(100_000, 16))
     narrow = narrow.astype(np.float32)
     found = {f"mnist-{k}": (pixels, k) for k in (20, 100, 256)}
+    found["shapeless-20"] = rng.normal(size=(20_000, 384)).astype(np.float32), 20
     found["few-20"] = rng.normal(size=(5000, 50)), 20
     found["few-10"] = rng.normal(size=(20_000, 10)), 10
     return found | {f"narrow-{k}": (narrow, k) for k in (100, 200)}

@@ -153,6 +153,7 @@ class Points:
         self.residual = 0.0
         frame = self._sparse_frame() if self.is_sparse else self._frame()
         self.origin, self.scale, self.limit = frame.origin, frame.scale, frame.limit
+        self._shifts = bool(self.origin.any())
         self.depth, self.integer = frame.depth, frame.integer
         self._moves_narrow = frame.moves_narrow
         self.on_lattice = self._lattice is not None
@@ -305,8 +306,10 @@ class Points:
         block = self.raw(index)
         if self._lattice is not None:
             return self._lattice.whole(block)[0]
-        block -= self.origin
-        block *= self.scale
+        if self._shifts:
+            block -= self.origin
+        if self.scale != 1:
+            block *= self.scale
         return block
 
     def narrow(self, index: Index | slice) -> Float32:
@@ -316,7 +319,7 @@ class Points:
         if not self._moves_narrow:
             return self.moved(index).astype(np.float32)
         block = self.raw(index, np.float32)
-        if self.origin.any():
+        if self._shifts:
             block -= self.origin.astype(np.float32)
         if self.scale != 1:
             block *= np.float32(self.scale)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 
@@ -19,12 +19,17 @@ from mnist_kmeans_mlx.engine.host.comparison import (
     two_smallest_with_own,
 )
 from mnist_kmeans_mlx.engine.host.rows import HostRows
+from mnist_kmeans_mlx.engine.host.sketch import TurningSketch
 from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels
 
 # Bytes of float32 rows that a core works on at once: with their scores they stay in its cache.
 BLOCK = 4 << 20
 # If a row is open with more centres than this, one product with all is cheaper than single ones.
 CROWD = 8
+# To turn a sketch takes as long as to compare all rows so many times.
+TURNED = 1.5
+# If more than this share of a part of the rows is open, all of it is compared: no row is copied.
+MOST = 3 / 4
 # Range of the bounds in two bytes, in multiples of the root-mean-square norm of a row.
 REACH = 4
 
@@ -40,7 +45,7 @@ class BoundedAssignment:
     What is open is compared in a sketch of the rows first, where one pays. It spans the centres of
     one step, for which it is as good as the rows; the more centres move since, the more rows it
     leaves open to be compared in full. After as many as there are rows it is turned to where the
-    centres are.
+    centres are. Where it did not save what it took, it waits until they move half as far.
 
     Where a comparison is dear, rows keep lower bounds of the distances to each of the others too
     (C. Elkan, *Using the triangle inequality to accelerate k-means*, ICML 2003). What a sketch
@@ -84,8 +89,10 @@ class BoundedAssignment:
         self._largest_drift = 0.0
         self._previous: Float64 | None = None
         self._settled = settled
-        # Rows that the sketch left open since its axes were turned.
-        self._left_open = points.n
+        # Since the sketch was turned, rows that were looked up in it, and that it left open.
+        self._looked, self._left_open = 0, points.n
+        # How far a centre may move for a sketch to last.
+        self._calm = np.inf
 
     def __call__(self, centers: Centers) -> Labels:
         points = self.points
@@ -96,31 +103,35 @@ class BoundedAssignment:
         self._previous = centers.centers
         whole, sketched = Comparison.whole(self.rows, centers), None
         movers = whole.of_some(step.movers) if self._movers else None
-        if self._sketch is not None and self._settled:
-            if self._left_open >= points.n:
-                self._sketch.turn(centers.moved)
-                self._left_open = 0
-            sketched = Comparison.sketched(self.rows, centers, self._sketch)
+        sketch = self._turned(step, centers)
+        if sketch is not None:
+            sketched = Comparison.sketched(self.rows, centers, sketch)
 
-        def advance(part: slice) -> tuple[int, Index]:
-            if first:
-                rows = np.arange(part.start, part.stop)
-            else:
+        def advance(part: slice) -> tuple[int, int, Index]:
+            rows: Index | slice = part
+            if not first:
                 rows = self._open(step, sketched or whole, part)
                 if movers is not None:
                     rows = self._compare_with_movers(step, whole, movers, rows)
+                elif len(rows) > MOST * (part.stop - part.start):
+                    rows = part
+            looked = _length(rows)
             if sketched is not None:
                 pairs: list[Pairs] = []
                 rows = self._compare(step, sketched, rows, pairs)
                 if self._lower is not None:
-                    return len(rows), self._compare_pairs(step, whole, rows, pairs)
-            return len(rows), self._compare(step, whole, rows)
+                    doubts = self._compare_pairs(step, whole, rows, pairs)
+                    return looked, len(rows), doubts
+            return looked, _length(rows), self._compare(step, whole, rows)
 
         self._settled = True
         # Scores are made block by block; of all rows of a part there are a few numbers each.
         found = points.host.map(advance, points.host.parts(points.n, 16))
-        left_open, doubts = sum(n for n, _ in found), np.concatenate([rows for _, rows in found])
-        self._left_open += left_open
+        left_open = sum(left for _, left, _ in found)
+        doubts = np.concatenate([rows for _, _, rows in found])
+        if sketched is not None:
+            self._looked += sum(looked for looked, _, _ in found)
+            self._left_open += left_open
         self.compared += left_open
         self._labels[doubts] = centers.nearest(doubts)
         # Bounds of a row in doubt may be those of another centre: compare it again next time.
@@ -129,6 +140,20 @@ class BoundedAssignment:
             self._lower.drop(doubts)
         self.rechecked = len(doubts)
         return self._labels.copy()
+
+    def _turned(self, step: _Step, centers: Centers) -> TurningSketch | None:
+        """The sketch, turned to the centres if it left much open; None where it does not pay."""
+        sketch, points = self._sketch, self.points
+        if sketch is None or not self._settled or step.moved > self._calm:
+            return None
+        if self._left_open >= points.n:
+            narrow = self._looked * sketch.rows.shape[1] / points.d
+            if 0 < self._looked < TURNED * points.n + narrow + self._left_open:
+                self._calm, self._looked = step.moved / 2, 0
+                return None
+            sketch.turn(centers.moved)
+            self._left_open = self._looked = 0
+        return sketch
 
     def expect(self, labels: Labels) -> None:
         """Take labels for what most rows will have."""
@@ -149,6 +174,7 @@ class BoundedAssignment:
         rest = before + moved[order[self._movers]]
         largest = np.sqrt(self.rows.largest_norm_sq) + centers.largest_norm + self._largest_drift
         return _Step(
+            float(moved.max()),
             self._drift.astype(np.float32),
             np.float32(self._largest_drift),
             order[: self._movers],
@@ -194,7 +220,7 @@ class BoundedAssignment:
         """
         norms_sq, label = self._norms_sq[rows], self._labels[rows]
         error = look.error(norms_sq)
-        best, second = np.empty((2, len(rows)), dtype=np.float32)
+        best, second = np.empty((2, len(label)), dtype=np.float32)
         place = np.full(self.k, -1)
         place[step.movers] = np.arange(len(step.movers))
         for part in _blocks(len(rows), look.factor.shape[0], len(step.movers)):
@@ -214,7 +240,11 @@ class BoundedAssignment:
         return rows[open_]
 
     def _compare(
-        self, step: _Step, look: Comparison, rows: Index, pairs: list[Pairs] | None = None
+        self,
+        step: _Step,
+        look: Comparison,
+        rows: Index | slice,
+        pairs: list[Pairs] | None = None,
     ) -> Index:
         """Compare rows with all centres and renew their bounds; return those left open.
 
@@ -222,9 +252,10 @@ class BoundedAssignment:
         """
         norms_sq, label = self._norms_sq[rows], self._labels[rows]
         error = look.error(norms_sq)
-        best, second = np.empty((2, len(rows)), dtype=np.float32)
-        for part in _blocks(len(rows), *look.factor.shape):
-            block = look.rows(rows[part])
+        best, second = np.empty((2, len(label)), dtype=np.float32)
+        for part in _blocks(len(label), *look.factor.shape):
+            some = _some(rows, part)
+            block = look.rows(some)
             by_row = step.by_row and not look.by_column
             scores = look.scores(block, by_row)
             if by_row:
@@ -240,12 +271,12 @@ class BoundedAssignment:
                     left = np.flatnonzero(second[part] <= limit)
                     pairs.append(look.within(scores[left], limit[left], norms_sq[part][left]))
                 lower = look.lower(scores, norms_sq[part, None], error[part, None])
-                self._lower.keep(rows[part], lower)
+                self._lower.keep(some, lower)
         open_ = second <= best + 2 * error
         upper = look.upper(best, norms_sq, error)
         nearest_other = look.lower(second, norms_sq, error)
         self._renew(step, rows, label, upper, nearest_other)
-        return rows[open_]
+        return _some(rows, np.flatnonzero(open_))
 
     def _compare_pairs(
         self, step: _Step, look: Comparison, rows: Index, pairs: list[Pairs]
@@ -292,7 +323,12 @@ class BoundedAssignment:
         return rows[open_]
 
     def _renew(
-        self, step: _Step, rows: Index, label: Labels, upper: Float32, nearest_other: Float32
+        self,
+        step: _Step,
+        rows: Index | slice,
+        label: Labels,
+        upper: Float32,
+        nearest_other: Float32,
     ) -> None:
         """Keep the centres that rows were found to be nearest to, and bounds as of this step."""
         self._labels[rows] = label
@@ -305,11 +341,30 @@ def _blocks(n: int, *widths: int) -> list[slice]:
     return slices(n, max(1, BLOCK // (4 * max(widths))))
 
 
+def _length(rows: Index | slice) -> int:
+    return rows.stop - rows.start if isinstance(rows, slice) else len(rows)
+
+
+@overload
+def _some(rows: Index | slice, part: Index) -> Index: ...
+@overload
+def _some(rows: Index | slice, part: slice) -> Index | slice: ...
+def _some(rows: Index | slice, part: Index | slice) -> Index | slice:
+    """Those of some rows that are at these places among them."""
+    if not isinstance(rows, slice):
+        return rows[part]
+    if isinstance(part, slice):
+        return slice(rows.start + part.start, rows.start + part.stop)
+    return rows.start + part
+
+
 class _Step(NamedTuple):
     """How far the centres have come.
 
     Attributes
     ----------
+    moved : float
+        How far the one that moved farthest did in this one.
     drift : ndarray of shape (k,), float32
         How far each did in all steps.
     largest_drift : float32
@@ -324,6 +379,7 @@ class _Step(NamedTuple):
         Whether the scores of a row are to stand side by side.
     """
 
+    moved: float
     drift: Float32
     largest_drift: np.float32
     movers: Index

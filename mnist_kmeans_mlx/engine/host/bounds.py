@@ -37,7 +37,7 @@ class LowerBounds:
         """Set how far each centre has drifted in all, ``(k,)``."""
         self._drift = np.minimum(np.ceil(drift / self._unit), MOST).astype(np.int16)
 
-    def keep(self, rows: Index, lower: Float32) -> None:
+    def keep(self, rows: Index | slice, lower: Float32) -> None:
         """Keep bounds ``(m, k)`` of rows; these are overwritten."""
         self._kept[rows] = self._at_rest(lower, self._drift)
 

@@ -76,7 +76,9 @@ class Comparison:
         """Of sketched rows with the centres."""
         factor, tolerance = sketched(rows, centers, sketch)
 
-        def chosen(index: Index) -> Float32:
+        def chosen(index: Index | slice) -> Float32:
+            if isinstance(index, slice):
+                return sketch.rows[index]
             return np.take(sketch.rows, index, axis=0)
 
         return cls(chosen, factor, None, -2 * factor[-2], tolerance, centers.largest_norm)
