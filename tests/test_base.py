@@ -100,6 +100,20 @@ def test_rows_of_every_kind(estimator):
         np.testing.assert_allclose(found.transform(given), expected.transform(rows), rtol=1e-5)
 
 
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize(("bad", "said"), [(np.nan, "NaN"), (-np.inf, "infinity")])
+def test_bad_numbers_of_float16_are_refused(estimator, byteorder, bad, said):
+    rows = ROWS.astype(byteorder + "f2")
+    np.testing.assert_array_equal(
+        clone(estimator).fit(rows).labels_, clone(estimator).fit(ROWS.astype(np.float16)).labels_
+    )
+    estimator.fit(rows)
+    rows[3, 1] = bad
+    for method in (estimator.fit, estimator.predict, estimator.transform, estimator.score):
+        with pytest.raises(ValueError, match=f"Input X contains {said}"):
+            method(rows)
+
+
 def test_blocks_change_nothing(estimator, monkeypatch):
     weights = np.random.default_rng(0).random(len(ROWS))
     estimator.fit(ROWS)
