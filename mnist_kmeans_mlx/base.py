@@ -38,7 +38,8 @@ from mnist_kmeans_mlx.arrays import as_numpy
 from mnist_kmeans_mlx.datasets.sources import open_rows
 from mnist_kmeans_mlx.device import slices
 from mnist_kmeans_mlx.distributed import current
-from mnist_kmeans_mlx.engine import csr, sphere
+from mnist_kmeans_mlx.engine import csr
+from mnist_kmeans_mlx.engine.metric import METRICS, Metric
 from mnist_kmeans_mlx.engine.nearest import Nearest
 from mnist_kmeans_mlx.engine.points import Float64
 from mnist_kmeans_mlx.engine.seeding import start
@@ -333,19 +334,13 @@ class BaseKMeans(
 
     def _mean_for(self, init: Any, rows: Any) -> Any:
         """Mean of the rows, which scikit-learn takes from those that it shows to a callable."""
-        if not callable(init) or issparse(rows) or self.metric == "cosine":
+        if not callable(init) or issparse(rows) or self._metric.project:
             return 0
         return rows.mean(axis=0, dtype=center_dtype(rows))
 
-    def _measured(self, rows: Any, keep: bool = True) -> Any:
-        """Rows as the metric sees them."""
-        if self.metric != "cosine":
-            return rows
-        return sphere.unit_rows(rows) if keep or issparse(rows) else sphere.UnitRows(rows)
-
-    def _cost(self, squared: Any) -> Any:
-        """What a squared distance counts for: ``1 - cos`` is half of it on the unit sphere."""
-        return squared / 2 if self.metric == "cosine" else squared
+    @property
+    def _metric(self) -> Metric:
+        return METRICS[self.metric]
 
     def _nearest(self) -> Nearest:
         return Nearest(self.cluster_centers_.astype(np.float64), devices.resolve(self.device))
@@ -353,10 +348,10 @@ class BaseKMeans(
     def _labels(self, X: Any) -> npt.NDArray[np.int32]:
         nearest, parts = self._nearest(), list(blocks(X))
         if len(parts) == 1:
-            return nearest.labels(self._measured(_some(X, parts[0])))
+            return nearest.labels(self._metric.rows(_some(X, parts[0])))
         labels = np.empty(X.shape[0], dtype=np.int32)
         for part in parts:
-            labels[part] = nearest.labels(self._measured(_some(X, part)))
+            labels[part] = nearest.labels(self._metric.rows(_some(X, part)))
         return labels
 
     def _labels_and_inertia(
@@ -364,17 +359,17 @@ class BaseKMeans(
     ) -> tuple[npt.NDArray[np.int32], float]:
         nearest, labels, total = self._nearest(), np.empty(X.shape[0], dtype=np.int32), 0.0
         for part in blocks(X):
-            rows = self._measured(_some(X, part))
+            rows = self._metric.rows(_some(X, part))
             labels[part] = found = nearest.labels(rows)
             total += nearest.inertia(rows, found, None if weights is None else weights[part])
-        return labels, self._cost(checked_inertia(total))
+        return labels, self._metric.cost(checked_inertia(total))
 
     def _transform(self, X: Any) -> npt.NDArray[Any]:
         nearest, centers = self._nearest(), self.cluster_centers_
         result = np.empty((X.shape[0], len(centers)), dtype=centers.dtype)
         for part in blocks(X):
-            nearest.distances(self._measured(_some(X, part)), result[part])
-        return self._cost(np.square(result)) if self.metric == "cosine" else result
+            nearest.distances(self._metric.rows(_some(X, part)), result[part])
+        return self._metric.of_lengths(result)
 
 
 def checked_inertia(inertia: float) -> float:

@@ -298,7 +298,7 @@ class BisectingKMeans(BaseKMeans):
                 max_iter=self.max_iter,
                 tol=tol,
                 dtype=dtype,
-                observe=announcer(points, self._cost) if self.verbose else None,
+                observe=announcer(points, self._metric.cost) if self.verbose else None,
             )
             if self.verbose:
                 announce_end(points, run, tol)

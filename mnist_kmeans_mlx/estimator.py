@@ -32,8 +32,8 @@ from mnist_kmeans_mlx.base import (
 from mnist_kmeans_mlx.datasets.sources import Batches, check_finite, from_memmap
 from mnist_kmeans_mlx.device import Device
 from mnist_kmeans_mlx.distributed import Group, current
-from mnist_kmeans_mlx.engine import sphere
 from mnist_kmeans_mlx.engine.lloyd import Observer, Restart, Run, State, iterate, side_by_side
+from mnist_kmeans_mlx.engine.metric import METRICS
 from mnist_kmeans_mlx.engine.points import Float64, Points, Stage, unwatched
 from mnist_kmeans_mlx.engine.restarts import Restarts, Standing, Start
 from mnist_kmeans_mlx.engine.seeding.sampling import Draws, Source, default_trials
@@ -153,7 +153,7 @@ n_features), default="k-means++"
         **BaseKMeans._parameter_constraints,
         "copy_x": ["boolean"],
         "algorithm": [StrOptions({"auto", "lloyd", "elkan"})],
-        "metric": [StrOptions({"euclidean", "cosine"})],
+        "metric": [StrOptions(set(METRICS))],
         "memory": [str, Interval(Integral, 1, None, closed="left")],
     }
 
@@ -242,7 +242,7 @@ n_features), default="k-means++"
         weights = checked_weights(sample_weight, X)
         init, dtype = self._checked_init(X), center_dtype(X)
         random_state = self._shared(group, X, init, weights)
-        project = sphere.unit_centers if self.metric == "cosine" else None
+        project = self._metric.project
 
         n, d = X.shape
         choice = decide(device, algorithm, n, d, self.n_clusters, self._n_init, X.dtype.itemsize)
@@ -264,9 +264,9 @@ n_features), default="k-means++"
         seed = self._starts(way, at, init, random_state, position, mean, project)
 
         def begin(restart: int, start: Start, observe: Observer) -> Restart:
-            observers = [announcer(points, self._cost)] if self.verbose else []
+            observers = [announcer(points, self._metric.cost)] if self.verbose else []
             if history is not None:
-                observers.append(history.observer(way, restart, self._cost))
+                observers.append(history.observer(way, restart, self._metric.cost))
 
             def follow(state: State) -> None:
                 for each in (*observers, observe):
@@ -399,7 +399,7 @@ n_features), default="k-means++"
             # Pages of a map that were read would stay, and count.
             rows = from_memmap(X) or X
         try:
-            measured = self._measured(rows, chosen.keep)
+            measured = self._metric.rows(rows, chosen.keep)
             return Points(measured, device, weights, group, chosen.keep, chosen.spare, stage)
         except ValueError:
             if is_source(X):
@@ -510,7 +510,7 @@ n_features), default="k-means++"
         self.cluster_centers_ = run.centers.astype(dtype)
         self._n_features_out = self.n_clusters
         self.labels_ = run.labels.astype(np.int32)
-        self.inertia_ = self._cost(way.points.squared(run.inertia))
+        self.inertia_ = self._metric.cost(way.points.squared(run.inertia))
         self.n_iter_ = run.n_iter
         self.n_rechecked_ = run.rechecked
         self.device_, self.way_ = way.device, way.why

@@ -23,6 +23,7 @@ from mnist_kmeans_mlx.cli.options import (
     out_option,
     quiet_option,
 )
+from mnist_kmeans_mlx.engine.metric import METRICS
 
 if TYPE_CHECKING:
     from mnist_kmeans_mlx.checkpoint import Checkpoint
@@ -74,10 +75,12 @@ _DRAWN = 100
 )
 @click.option(
     "--metric",
-    type=click.Choice(["euclidean", "cosine"]),
+    type=click.Choice(list(METRICS)),
     default="euclidean",
     show_default=True,
-    help="How distance is measured. cosine: by the angle between rows, whatever their lengths.",
+    help="How distance is measured. "
+    + "; ".join(f"{metric.name}: {metric.meaning}" for metric in METRICS.values())
+    + ".",
 )
 @device_option
 @memory_option

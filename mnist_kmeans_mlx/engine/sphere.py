@@ -8,11 +8,13 @@ Modha, *Concept decompositions for large sparse text data using clustering*, Mac
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
+from mnist_kmeans_mlx.device import slices
 from mnist_kmeans_mlx.engine import csr
 from mnist_kmeans_mlx.engine.points import Float64, Index
 
@@ -44,27 +46,17 @@ def unit_rows(rows: Any) -> Any:
     scaled = rows.astype(np.float64)
     if sparse.issparse(scaled):
         scaled = csr.canonical(scaled)
-        with np.errstate(over="ignore", invalid="ignore"):
-            for sizes in _sparse_sizes(scaled, slack):
-                scaled.data /= csr.along(scaled, sizes)
+        along = partial(csr.along, scaled)
+        _scale(scaled.data, slack, lambda ufunc, x: csr.of_rows(ufunc, scaled, x), along)
         return scaled
     n, d = rows.shape
-    step = max(1, STEP_BYTES // (8 * d))
-    for start in range(0, n, step):
-        part = slice(start, min(start + step, n))
-        with np.errstate(over="ignore", invalid="ignore"):  # infinity becomes NaN: who asks refuses
-            for sizes in _sizes(scaled[part], slack):
-                scaled[part] /= sizes[:, None]
+    for part in slices(n, max(1, STEP_BYTES // (8 * d))):
+        _scale(scaled[part], slack, partial(np.ufunc.reduce, axis=1), lambda sizes: sizes[:, None])
     return scaled
 
 
 class UnitRows:
-    """Rows of a source or an array, divided by their norms whenever they are asked for.
-
-    Parameters
-    ----------
-    rows : ndarray of shape (n, d) or source of rows
-    """
+    """Rows of a source or an array, divided by their norms whenever they are asked for."""
 
     def __init__(self, rows: Any) -> None:
         self.rows = rows
@@ -81,29 +73,20 @@ class UnitRows:
         return unit
 
 
-def _sizes(block: Float64, slack: float) -> tuple[Float64, Float64]:
-    """Largest entry of each row, and the norm of the row divided by it."""
-    largest = np.abs(block).max(axis=1)
-    largest[largest == 0] = 1
-    # Squares of what is at most one neither overflow nor vanish together.
-    norms = np.sqrt(np.square(block / largest[:, None]).sum(axis=1))
-    return _unless_done(largest, norms, slack)
+def _scale(values: Float64, slack: float, of_rows: Any, along: Any) -> None:
+    """Divide values by the norms of their rows.
 
-
-def _sparse_sizes(rows: Any, slack: float) -> tuple[Float64, Float64]:
-    """The same of CSR rows."""
-    largest = csr.of_rows(np.maximum, rows, np.abs(rows.data))
-    largest[largest == 0] = 1
-    shares = rows.data / csr.along(rows, largest)
-    norms = np.sqrt(csr.of_rows(np.add, rows, np.square(shares)))
-    return _unless_done(largest, norms, slack)
-
-
-def _unless_done(largest: Float64, norms: Float64, slack: float) -> tuple[Float64, Float64]:
-    """The same, but one where a row is of unit length or zero."""
-    done = (np.abs(largest * norms - 1) <= slack) | (norms == 0)
-    largest[done] = norms[done] = 1
-    return largest, norms
+    ``of_rows(ufunc, values)`` reduces the values of each row, and ``along`` repeats one for each.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):  # infinity becomes NaN: who asks refuses
+        largest = of_rows(np.maximum, np.abs(values))
+        largest[largest == 0] = 1
+        # Squares of what is at most one neither overflow nor vanish together.
+        norms = np.sqrt(of_rows(np.add, np.square(values / along(largest))))
+        done = (np.abs(largest * norms - 1) <= slack) | (norms == 0)
+        largest[done] = norms[done] = 1
+        for sizes in (largest, norms):
+            values /= along(sizes)
 
 
 def unit_centers(centers: Float64) -> Float64:

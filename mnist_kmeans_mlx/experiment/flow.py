@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mnist_kmeans_mlx.engine.metric import METRICS
 from mnist_kmeans_mlx.experiment.data import (
     Array,
     Data,
@@ -151,8 +152,7 @@ def run(
                 test = score_labels(data.y_test, clusters, infer_data_labels(clusters, digits))
     if not gather:
         estimator.labels_ = own
-    # Angles have no unit.
-    scale = 1 if parameters.get("metric") == "cosine" else data.unit**2
+    scale = METRICS[estimator.metric].unit(data.unit) ** 2
     curves = history.restarts
     return Result(
         data=data.to_dict(),

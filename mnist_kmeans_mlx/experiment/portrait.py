@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mnist_kmeans_mlx.engine.metric import METRICS
 from mnist_kmeans_mlx.experiment.data import Array, Data, ExperimentError, unit_of
 from mnist_kmeans_mlx.experiment.flow import predict, scale_of
 
@@ -209,14 +210,13 @@ class _Labeled:
 def _known(model: Model) -> dict[str, Any]:
     """Facts of a portrait that need no data."""
     estimator, unit = model.estimator, unit_of(model)
-    metric = str(getattr(estimator, "metric", "euclidean"))
+    metric = METRICS[estimator.metric]
     inertia, n_iter = (getattr(estimator, name, None) for name in ("inertia_", "n_iter_"))
-    scale = unit**2 if metric == "euclidean" else 1.0
     return {
         "centers": estimator.cluster_centers_.astype(np.float64),
-        "metric": metric,
+        "metric": metric.name,
         "unit": unit,
-        "inertia": None if inertia is None else float(inertia) / scale,
+        "inertia": None if inertia is None else float(inertia) / metric.unit(unit) ** 2,
         "n_iter": None if n_iter is None else int(n_iter),
         "metadata": model.metadata,
     }
@@ -240,15 +240,6 @@ def _check_same(model: Model, data: Data, found: Array) -> None:
         raise ExperimentError(
             f"the model was not fitted on {data.name}: name the data it was fitted on."
         )
-
-
-def _measured(rows: Array, metric: str) -> Array:
-    """Rows in float64, as the metric sees them."""
-    if metric == "cosine":
-        from mnist_kmeans_mlx.engine.sphere import unit_rows
-
-        return np.asarray(unit_rows(rows))
-    return rows.astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -286,15 +277,15 @@ class _Beholder:
         return Face(index, len(rows), digit, purity, counts, nearest, typical, mistakes)
 
     def _distances(self, rows: Array, center: Array) -> Array:
-        """Distances to one centre, in the report's units; ``1 - cos`` for angles."""
-        squares = np.empty(len(rows))
+        """Distances to one centre, in the report's units."""
+        squares, metric = np.empty(len(rows)), METRICS[self.metric]
         step = max(1, STEP_BYTES // (8 * len(center)))
         for start in range(0, len(rows), step):
             part = slice(start, start + step)
-            block = _measured(self.data.train[rows[part]], self.metric)
+            block = metric.rows(self.data.train[rows[part]]).astype(np.float64)
             block -= center
             squares[part] = np.square(block, out=block).sum(axis=1)
-        return squares / 2 if self.metric == "cosine" else np.sqrt(squares) / self.unit
+        return metric.of_squares(squares) / metric.unit(self.unit)
 
 
 def _map(centers: Array, metric: str, data: Data, labels: Array) -> Map | None:
@@ -303,7 +294,7 @@ def _map(centers: Array, metric: str, data: Data, labels: Array) -> Map | None:
     if n < 3 or d < 2:
         return None
     chosen = np.sort(np.random.default_rng(0).permutation(n)[:MAPPED])
-    rows = _measured(data.train[chosen], metric)
+    rows = METRICS[metric].rows(data.train[chosen]).astype(np.float64)
     origin = rows.mean(axis=0)
     _, spread, axes = np.linalg.svd(rows - origin, full_matrices=False)
     axes = axes[:2]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mnist_kmeans_mlx.engine.metric import METRICS
 from mnist_kmeans_mlx.experiment.portrait import Portrait
 from mnist_kmeans_mlx.report.canvas import (
     DARK,
@@ -145,7 +146,7 @@ def _centroids(portrait: Portrait) -> Figure:
 def _map(portrait: Portrait) -> Figure:
     chart = portrait.map
     assert chart is not None
-    unit = 1 if portrait.metric == "cosine" else portrait.unit
+    unit = METRICS[portrait.metric].unit(portrait.unit)
     rows_at, centers_at = chart.rows / unit, chart.centers / unit
     figure, axes = subplots(1, 1, 7.5, 6)
     axis = axes[0, 0]

@@ -16,6 +16,7 @@ from importlib.resources import files
 from typing import Any
 
 from mnist_kmeans_mlx import __version__
+from mnist_kmeans_mlx.engine.metric import METRICS
 from mnist_kmeans_mlx.experiment.portrait import Map, Portrait
 from mnist_kmeans_mlx.report import charts, clusters, numbers
 from mnist_kmeans_mlx.report.markup import Markup, join, png, tag
@@ -133,12 +134,12 @@ def _sections(material: Material) -> Iterator[_Section]:
 
 def _looks(portrait: Portrait) -> Iterator[_Section]:
     if clusters.can_draw(portrait):
-        unit = "1 − cos" if portrait.metric == "cosine" else "Euclidean distance"
-        if portrait.metric != "cosine" and portrait.unit != 1:
-            unit += f", pixels / {portrait.unit:g}"
+        metric = METRICS[portrait.metric]
+        unit = metric.unit(portrait.unit)
+        told = metric.told + (f", pixels / {unit:g}" if unit != 1 else "")
         lead = (
             "Your drawing is scaled and centred as MNIST’s digits were, then compared with every "
-            f"centroid, in this page ({unit}). predict gives the same answer for a saved "
+            f"centroid, in this page ({told}). predict gives the same answer for a saved "
             "drawing."
         )
         yield _Section("draw", "Draw", "Draw a digit", clusters.drawing(), lead)
