@@ -14,7 +14,7 @@ from doubles import asked
 from numpy.testing import assert_array_equal
 
 from mnist_kmeans_mlx import KMeans, __version__
-from mnist_kmeans_mlx.cli import main
+from mnist_kmeans_mlx.cli import _missing, main
 from mnist_kmeans_mlx.experiment import predict_to
 from mnist_kmeans_mlx.labeling import infer_data_labels
 from mnist_kmeans_mlx.persistence import load_model, save_model
@@ -442,6 +442,20 @@ def test_a_package_that_is_missing_is_one_sentence(call, monkeypatch):
         monkeypatch.delitem(sys.modules, f"mnist_kmeans_mlx.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "mlx.core", None)
     assert "mnist-kmeans-mlx[cpu]" in complaint(call("fit", code=1))
+
+
+@pytest.mark.parametrize(
+    ("error", "about_mlx"),
+    [
+        (ImportError("no file", name="core", path="/python/site-packages/mlx/core.so"), True),
+        (ImportError("no such name", name="mlx.core"), True),
+        (ImportError("cannot import name 'x' from 'mlx_lm'", name="mlx_lm"), False),
+        (ImportError("no module 'x' for mnist_kmeans_mlx", name="x"), False),
+        (ImportError("mlx"), False),
+    ],
+)
+def test_only_mlx_itself_is_mlx_that_is_missing(error, about_mlx):
+    assert ("MLX cannot be loaded" in _missing(error)) == about_mlx
 
 
 # Processes

@@ -1,5 +1,6 @@
 import json
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from pages import EVIL
 from mnist_kmeans_mlx.report.canvas import settings
 from mnist_kmeans_mlx.report.charts import against_k as charts_on_page
 from mnist_kmeans_mlx.report.charts import charts_of
-from mnist_kmeans_mlx.report.figures import _figures, against_k, save_figures
+from mnist_kmeans_mlx.report.figures import _figures, _map, against_k, save_figures
 from mnist_kmeans_mlx.report.material import gather
 
 pytest.importorskip("matplotlib")
@@ -122,6 +123,15 @@ def test_the_bars_are_the_accuracies(figures, material):
     assert heights == pytest.approx([100 * share for share in test.values()])
 
 
+def test_a_map_says_whether_its_rows_have_labels(figures, material):
+    assert "(their labels)" in figures["map"].axes[0].get_title(loc="left")
+    portrait = material.portrait
+    bare = replace(portrait, map=replace(portrait.map, labels=None))
+    with settings():
+        title = _map(bare).axes[0].get_title(loc="left")
+    assert title == "Sampled rows and all centroids"
+
+
 def test_what_cannot_run_is_named(figures):
     axis = figures["timings"].axes[0]
     (said,) = (text for text in axis.texts if "cannot run: no GPU" in text.get_text())
@@ -151,7 +161,7 @@ def test_without_matplotlib_it_says_how_to_get_it(inputs, tmp_path, monkeypatch)
     words = ("report", inputs / "run.json", "-o", tmp_path / "p.html")
     said = complaint(call(*words, "--figures", tmp_path / "figures", code=1))
     assert "pip install 'mnist-kmeans-mlx[plot]'" in said
-    assert not (tmp_path / "p.html").exists()
+    assert not list(tmp_path.iterdir())
     monkeypatch.undo()
     assert json.loads(call(*words, "--json").stdout) == {"file": str(words[-1]), "figures": []}
 

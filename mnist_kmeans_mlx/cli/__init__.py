@@ -7,6 +7,7 @@ before MLX or scikit-learn would be loaded.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -53,7 +54,8 @@ class _Group(click.Group):
 
 def _missing(error: ImportError) -> str:
     text = " ".join(str(error).split())
-    if (error.name or "").partition(".")[0] == "mlx" or "mlx" in text:
+    # A library that does not load is named without its package: core, of mlx/core.so.
+    if "mlx" in ((error.name or "").partition(".")[0], Path(error.path or "").parent.name):
         return (
             f"MLX cannot be loaded ({text}): on Linux it needs a backend, for instance "
             "pip install 'mnist-kmeans-mlx[cpu]'."

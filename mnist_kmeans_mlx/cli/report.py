@@ -60,14 +60,13 @@ def report(
     if any(os.path.exists(page) and os.path.samefile(page, file) for file in files):
         raise click.UsageError(f"{page} would be written over: it is one of the files to read.")
     output.check_writable(page)
-    output.check_folder(figures)
-    written = []
-    with output.notes(quiet=quiet):
-        # Before what takes seconds.
+    if figures is not None:
         from mnist_kmeans_mlx.report.canvas import check_figure
 
-        if figures is not None:
-            check_figure()
+        check_figure()
+        output.check_folder(figures)
+    written = []
+    with output.notes(quiet=quiet):
         from mnist_kmeans_mlx.persistence.files import write_atomically
         from mnist_kmeans_mlx.report import html
         from mnist_kmeans_mlx.report.material import gather

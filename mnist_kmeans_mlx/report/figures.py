@@ -175,7 +175,7 @@ def _map(portrait: Portrait) -> Figure:
     scale = f", pixels / {unit:g}" if unit != 1 else ""
     first, second = (100 * share for share in chart.explained)
     axis.set(
-        title="Sampled rows (their labels) and all centroids",
+        title=f"Sampled rows{'' if chart.labels is None else ' (their labels)'} and all centroids",
         xlabel=f"first principal axis{scale} ({first:.1f} % of the variance)",
         ylabel=f"second principal axis{scale} ({second:.1f} % of the variance)",
     )
