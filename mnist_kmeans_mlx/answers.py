@@ -19,8 +19,6 @@ from mnist_kmeans_mlx.persistence import owned
 from mnist_kmeans_mlx.persistence.checksum import checksum
 from mnist_kmeans_mlx.persistence.sinks import open_sink
 
-__all__ = ["predict_to", "transform_to", "write_answers"]
-
 # Bytes of float32 rows, or of answers, at a time.
 BLOCK = 32 << 20
 

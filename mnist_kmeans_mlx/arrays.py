@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-__all__ = ["as_numpy"]
-
 
 def as_numpy(a: Any) -> Any:
     """NumPy array of an MLX array, or of a list or tuple of these; anything else as it is.

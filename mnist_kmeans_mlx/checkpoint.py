@@ -34,9 +34,6 @@ from mnist_kmeans_mlx.persistence.files import check_writable, write_atomically
 from mnist_kmeans_mlx.persistence.record import Snapshot, read_snapshot, unpack_snapshot
 from mnist_kmeans_mlx.progress import History
 
-__all__ = ["Checkpoint", "CheckpointError"]
-
-
 _OTHER = {"data": "other rows or weights", "centers": "other centers to start from"}
 
 

@@ -26,8 +26,6 @@ import numpy as np
 
 from mnist_kmeans_mlx.system import cores
 
-__all__ = ["ALONE", "LOST", "DistributedError", "Group", "current"]
-
 LOST = 75
 """Exit status of a rank that had to end itself: EX_TEMPFAIL, "try again"."""
 

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any
 
-__all__ = ["FORMATS", "Format", "format_of", "no_option", "suffixes"]
-
 
 @dataclass(frozen=True)
 class Format:

@@ -10,15 +10,6 @@ from pathlib import Path, PurePosixPath
 
 import psutil
 
-__all__ = [
-    "cores",
-    "free_bytes",
-    "machine_name",
-    "memory_bytes",
-    "multiply_as_float32",
-    "same_package",
-]
-
 # What a control group calls its limit, what it uses, and which part of that are files that the
 # kernel drops when memory is wanted: in version 2 of the hierarchy, and in version 1.
 _CGROUPS = {

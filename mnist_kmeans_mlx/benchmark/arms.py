@@ -8,8 +8,6 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-__all__ = ["ARMS", "REFERENCE", "SECOND", "Arm", "BenchmarkError", "choose_arms", "rotated"]
-
 
 class BenchmarkError(ValueError):
     """A comparison that cannot be made."""

@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["Stopwatch"]
-
 
 class Stopwatch:
     """Adds time up under the name of the stage at work.

@@ -18,8 +18,6 @@ from mnist_kmeans_mlx.benchmark.result import QUOTED, STAGES, Case, Comparison, 
 from mnist_kmeans_mlx.experiment.data import Data, check_clusters, load
 from mnist_kmeans_mlx.persistence.checksum import checksum
 
-__all__ = ["compare"]
-
 Observer = Callable[[str], None]
 
 

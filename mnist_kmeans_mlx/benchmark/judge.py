@@ -16,8 +16,6 @@ import numpy.typing as npt
 
 from mnist_kmeans_mlx.experiment.data import Data
 
-__all__ = ["Answer", "Judge", "blocks", "named"]
-
 # Largest relative difference of SSE from the reference.
 SSE_LIMIT = 1e-5
 # Two squared distances count as equal if they differ by less than TIE of the larger, plus

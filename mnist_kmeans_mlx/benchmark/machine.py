@@ -11,8 +11,6 @@ from mnist_kmeans_mlx.benchmark.arms import ARMS
 from mnist_kmeans_mlx.benchmark.notes import SLOWING
 from mnist_kmeans_mlx.system import cores, machine_name
 
-__all__ = ["survey"]
-
 
 def survey(device: str = "auto") -> dict[str, Any]:
     """Describe the machine, and say which arms cannot run on it.

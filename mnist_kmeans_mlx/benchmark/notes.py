@@ -8,8 +8,6 @@ from typing import Any
 from mnist_kmeans_mlx.benchmark.arms import REFERENCE, SECOND, Arm
 from mnist_kmeans_mlx.benchmark.result import Row
 
-__all__ = ["SLOWING", "case_notes", "general_notes", "slowed"]
-
 # They override OpenBLAS's own choice of kernel and block size.
 SLOWING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 

@@ -17,8 +17,6 @@ from typing import Any, Self
 
 from mnist_kmeans_mlx.system import same_package
 
-__all__ = ["TimeLimit", "Worker", "WorkerFailed"]
-
 # Nothing is imported from the folder it is started in.
 _COMMAND = (sys.executable, "-P", "-m", "mnist_kmeans_mlx.benchmark.worker")
 

@@ -11,8 +11,6 @@ from mnist_kmeans_mlx import __version__
 from mnist_kmeans_mlx.benchmark.arms import Arm
 from mnist_kmeans_mlx.experiment.result import plain_dict
 
-__all__ = ["QUOTED", "STAGES", "Case", "Comparison", "Row", "Spread"]
-
 # In the order in which they happen. "start" is the interpreter and its imports, "load" reads the
 # data, "upload" checks and converts the rows and brings them to the device.
 STAGES = ("start", "load", "upload", "seeding", "iterations", "final")

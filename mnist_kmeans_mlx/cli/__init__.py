@@ -22,8 +22,6 @@ from mnist_kmeans_mlx.cli.options import SETTINGS
 from mnist_kmeans_mlx.cli.report import report
 from mnist_kmeans_mlx.cli.sweep import sweep
 
-__all__ = ["main"]
-
 
 class _Group(click.Group):
     """Report errors in one sentence; tracebacks are for bugs of this package."""

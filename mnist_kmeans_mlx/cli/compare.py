@@ -20,8 +20,6 @@ from mnist_kmeans_mlx.cli.options import (
     quiet_option,
 )
 
-__all__ = ["compare"]
-
 
 def _arms(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
     from mnist_kmeans_mlx.benchmark.arms import BenchmarkError, choose_arms

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from mnist_kmeans_mlx.checkpoint import Checkpoint
     from mnist_kmeans_mlx.distributed import Group
 
-__all__ = ["fit"]
-
 # With more clusters, the gallery shows the largest only, unless --gallery is given.
 _DRAWN = 100
 

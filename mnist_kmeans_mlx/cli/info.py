@@ -16,8 +16,6 @@ from mnist_kmeans_mlx.cli.options import (
     log_option,
 )
 
-__all__ = ["data_command", "env", "log_command"]
-
 
 @click.command("data", context_settings=SETTINGS)
 @data_options("What to look at. auto: the MNIST that is bundled.")

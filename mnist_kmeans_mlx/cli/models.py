@@ -20,8 +20,6 @@ from mnist_kmeans_mlx.cli.options import (
     quiet_option,
 )
 
-__all__ = ["evaluate", "predict", "transform"]
-
 _model = click.argument("model", type=click.Path(exists=True, dir_okay=False))
 
 

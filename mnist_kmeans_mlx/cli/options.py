@@ -9,26 +9,6 @@ import click
 
 from mnist_kmeans_mlx.formats import format_of, suffixes
 
-__all__ = [
-    "SETTINGS",
-    "command_line",
-    "data_options",
-    "device_option",
-    "folder_option",
-    "format_option",
-    "json_option",
-    "ks_option",
-    "log_option",
-    "matrix_options",
-    "max_iter_option",
-    "memory_option",
-    "model_options",
-    "n_init_option",
-    "out_option",
-    "quiet_option",
-    "whole_numbers",
-]
-
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 # Most numbers that ``...`` may stand for.

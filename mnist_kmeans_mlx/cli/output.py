@@ -14,19 +14,6 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = [
-    "check_folder",
-    "check_writable",
-    "emit_json",
-    "note",
-    "notes",
-    "only_one",
-    "progress",
-    "show_result",
-    "stdout",
-    "why",
-]
-
 
 def stdout() -> Console:
     """Return a console on stdout, as it is now."""

@@ -17,8 +17,6 @@ from mnist_kmeans_mlx.cli.options import (
     quiet_option,
 )
 
-__all__ = ["report"]
-
 
 @click.command(context_settings=SETTINGS)
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))

@@ -21,8 +21,6 @@ from mnist_kmeans_mlx.cli.options import (
     whole_numbers,
 )
 
-__all__ = ["sweep"]
-
 
 def _figure(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     from mnist_kmeans_mlx.report.canvas import FORMATS

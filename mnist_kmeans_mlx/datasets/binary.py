@@ -29,17 +29,6 @@ from mnist_kmeans_mlx.datasets.faults import (
     start_of,
 )
 
-__all__ = [
-    "BFLOAT16",
-    "check_rest",
-    "npy_header",
-    "read_idx",
-    "read_npy",
-    "read_npz",
-    "read_safetensors",
-    "widened",
-]
-
 Array = NDArray[Any]
 
 _CHUNK = 2**22

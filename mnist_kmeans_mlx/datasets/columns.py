@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from mnist_kmeans_mlx.datasets.faults import Fault
 
-__all__ = ["Choice", "Columns", "Table", "called", "chosen", "features"]
-
 Columns = str | Iterable[int | str]
 
 # `to_csv` writes an index without a name; `pandas.read_csv` calls it so.

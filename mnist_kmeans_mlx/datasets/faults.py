@@ -16,20 +16,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "DatasetError",
-    "DatasetWarning",
-    "Fault",
-    "PathLike",
-    "blaming",
-    "brief",
-    "check_memory",
-    "claimed_bytes",
-    "file_size",
-    "opened",
-    "start_of",
-]
-
 PathLike = str | os.PathLike[str]
 
 _NOT_NUMBERS = {

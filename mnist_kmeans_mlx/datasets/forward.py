@@ -31,8 +31,6 @@ from mnist_kmeans_mlx.datasets.readers import (
 )
 from mnist_kmeans_mlx.datasets.tables import opened_parquet
 
-__all__ = ["ForwardReader", "batches_reader", "parquet_reader"]
-
 Array = NDArray[Any]
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from itertools import chain, pairwise
 
-__all__ = ["MARKED", "header_of", "is_number"]
-
 # A number with a decimal comma, or with marks between thousands.
 MARKED = re.compile(r"\s*[+-]?[0-9][0-9.]*(,[0-9]+)+(\.[0-9]+)?(e[+-]?[0-9]+)?\s*", re.IGNORECASE)
 

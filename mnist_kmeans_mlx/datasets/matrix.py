@@ -15,8 +15,6 @@ from mnist_kmeans_mlx.datasets.columns import Columns, Table
 from mnist_kmeans_mlx.datasets.faults import DatasetWarning, Fault, PathLike, blaming, opened
 from mnist_kmeans_mlx.formats import Format, format_of, no_option, suffixes
 
-__all__ = ["check_finite", "load_matrix", "load_table", "matrix_shape", "read_table", "taken"]
-
 _CHUNK = 2**24
 
 

@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 from mnist_kmeans_mlx.datasets.binary import read_idx, read_npz
 from mnist_kmeans_mlx.datasets.faults import DatasetError, Fault, PathLike, blaming, brief, opened
 
-__all__ = ["Dataset", "idx_bytes", "is_idx_set", "load_mnist"]
-
 # The four arrays in their order, and the IDX files they came in; EMNIST calls its test files so.
 _FILES = {
     "x_train": "train-images-idx3-ubyte",

@@ -21,18 +21,6 @@ from mnist_kmeans_mlx.datasets.binary import BFLOAT16, check_rest, npy_header, w
 from mnist_kmeans_mlx.datasets.faults import DatasetError, Fault, PathLike, opened
 from mnist_kmeans_mlx.datasets.matrix import matrix_shape
 
-__all__ = [
-    "STRETCH",
-    "FileReader",
-    "Reader",
-    "ShardsReader",
-    "changed",
-    "file_identity",
-    "known_dtype",
-    "npy_reader",
-    "stamp",
-]
-
 Array = NDArray[Any]
 Index = NDArray[np.intp]
 

@@ -13,8 +13,6 @@ import numpy.typing as npt
 
 from mnist_kmeans_mlx.datasets.readers import Array, Reader
 
-__all__ = ["BLOCK_BYTES", "Rows"]
-
 # Large enough for a disk's full speed, and for computing to overlap with reading.
 BLOCK_BYTES = 1 << 25
 # The current block, the next one, and the last one, which other threads may still use.

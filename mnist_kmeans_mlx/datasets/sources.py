@@ -28,8 +28,6 @@ from mnist_kmeans_mlx.datasets.readers import FileReader, Reader, ShardsReader
 from mnist_kmeans_mlx.datasets.rows import BLOCK_BYTES, Rows
 from mnist_kmeans_mlx.formats import format_of, suffixes
 
-__all__ = ["Batches", "check_finite", "from_memmap", "open_rows"]
-
 
 class Batches(Rows):
     """Rows of an iterable of arrays that can be iterated any number of times.

@@ -24,8 +24,6 @@ from mnist_kmeans_mlx.datasets.faults import (
     start_of,
 )
 
-__all__ = ["ParquetTable", "arrow", "opened_parquet", "read_parquet"]
-
 
 @dataclass(frozen=True)
 class ParquetTable:

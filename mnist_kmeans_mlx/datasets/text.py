@@ -26,8 +26,6 @@ from mnist_kmeans_mlx.datasets.faults import (
 )
 from mnist_kmeans_mlx.datasets.headers import MARKED, header_of, is_number
 
-__all__ = ["read_csv", "read_text", "read_tsv"]
-
 # Limits of the sample that decides delimiter and header.
 _FIRST_CELLS = 10_000
 _FIRST_ROWS = 100

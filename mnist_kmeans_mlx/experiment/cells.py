@@ -11,8 +11,6 @@ from typing import Any
 from mnist_kmeans_mlx.experiment.log import append_log, log_path, read_lines
 from mnist_kmeans_mlx.experiment.shapes import Entries, Maybe, fits
 
-__all__ = ["Cell", "Cells", "cells_path"]
-
 Cell = dict[str, Any]
 
 _KIND = "sweep cell"

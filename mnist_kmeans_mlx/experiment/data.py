@@ -20,16 +20,6 @@ if TYPE_CHECKING:
     from mnist_kmeans_mlx.distributed import Group
     from mnist_kmeans_mlx.persistence import Model
 
-__all__ = [
-    "Array",
-    "Data",
-    "ExperimentError",
-    "check_clusters",
-    "features",
-    "load",
-    "unit_of",
-]
-
 Array = np.ndarray[Any, Any]
 
 # MNIST is clustered as bytes and reported in units of pixels / 255. The clusters are the same:

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from mnist_kmeans_mlx.persistence import Model
     from mnist_kmeans_mlx.scores import Scores
 
-__all__ = ["evaluate", "predict", "predict_to", "run", "scale_of", "transform_to"]
-
 Observer = Callable[[str], None]
 
 # Bytes of rows at a time in passes over all rows.

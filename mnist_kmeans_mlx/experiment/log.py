@@ -12,8 +12,6 @@ from typing import Any
 
 from mnist_kmeans_mlx.experiment.shapes import Maybe, fits
 
-__all__ = ["append_log", "log_path", "read_lines", "read_log"]
-
 _ENTRY: dict[str, Any] = {
     "date": str,
     "n_clusters": int,

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from mnist_kmeans_mlx.persistence import Model
     from mnist_kmeans_mlx.scores import Scores
 
-__all__ = ["Face", "Map", "Member", "Portrait", "portray"]
-
 # Rows that the map is made of and shows.
 MAPPED = 1500
 # Bytes of float64 differences at once.

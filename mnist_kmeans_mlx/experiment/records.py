@@ -12,8 +12,6 @@ from typing import Any, NoReturn
 from mnist_kmeans_mlx.experiment.data import ExperimentError
 from mnist_kmeans_mlx.experiment.shapes import Entries, Maybe, check, expect
 
-__all__ = ["MEASURES", "Record", "looks_like_json", "read_record"]
-
 # What a sweep measures, as least, median and most over its seeds.
 MEASURES = ("inertia", "train_accuracy", "test_accuracy", "nmi", "silhouette", "seconds")
 # More than any command writes.

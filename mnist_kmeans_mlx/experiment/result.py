@@ -13,8 +13,6 @@ from mnist_kmeans_mlx import __version__
 if TYPE_CHECKING:
     from mnist_kmeans_mlx.scores import Scores
 
-__all__ = ["STAGES", "Cluster", "Evaluation", "Result", "plain"]
-
 STAGES = ("load", "fit", "label", "predict", "score")
 
 

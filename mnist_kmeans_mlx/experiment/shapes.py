@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-__all__ = ["Entries", "Maybe", "check", "expect", "fits"]
-
 
 class Maybe:
     """None, or what it holds."""

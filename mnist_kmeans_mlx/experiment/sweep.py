@@ -20,8 +20,6 @@ from mnist_kmeans_mlx.experiment.flow import run
 from mnist_kmeans_mlx.experiment.result import Result, plain_dict
 from mnist_kmeans_mlx.persistence.checksum import checksum
 
-__all__ = ["MEASURES", "Sweep", "elbow", "sweep"]
-
 # What each cell measures, apart from how it was fitted.
 MEASURES = (
     "inertia",

@@ -28,8 +28,6 @@ from mnist_kmeans_mlx.persistence import tensors as store
 from mnist_kmeans_mlx.persistence.files import write_atomically
 from mnist_kmeans_mlx.persistence.tensors import Array
 
-__all__ = ["Model", "ModelError", "load_model", "save_model"]
-
 FORMAT = "mnist_kmeans_mlx"
 FORMAT_VERSION = 1
 

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from scipy.sparse import issparse
 
-__all__ = ["checksum"]
-
 # Bytes of rows that are hashed at once.
 BLOCK = 16 << 20
 

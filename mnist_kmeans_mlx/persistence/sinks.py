@@ -26,8 +26,6 @@ from mnist_kmeans_mlx.datasets.tables import arrow
 from mnist_kmeans_mlx.formats import format_of, suffixes
 from mnist_kmeans_mlx.persistence.files import file_to_replace, put_in_place
 
-__all__ = ["Sink", "open_sink"]
-
 # An interruption costs at most so many seconds of work.
 _EVERY = 5.0
 # Bytes of rows that are held while a file is made from the partial one.

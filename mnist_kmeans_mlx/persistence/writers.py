@@ -14,8 +14,6 @@ from mnist_kmeans_mlx.datasets.tables import arrow
 from mnist_kmeans_mlx.formats import format_of
 from mnist_kmeans_mlx.persistence.files import write_atomically
 
-__all__ = ["save_columns", "write_csv", "write_npy", "write_parquet"]
-
 Blocks = Iterable[npt.NDArray[Any]]
 
 

@@ -6,8 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Axis", "Chart", "Series", "log_ticks", "ticks"]
-
 
 @dataclass(frozen=True)
 class Axis:

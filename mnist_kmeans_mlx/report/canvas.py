@@ -18,21 +18,6 @@ if TYPE_CHECKING:
 
     from mnist_kmeans_mlx.report.axes import Chart
 
-__all__ = [
-    "DARK",
-    "FORMATS",
-    "GREY",
-    "LIGHT",
-    "FigureError",
-    "blank",
-    "check_figure",
-    "draw",
-    "plain",
-    "save",
-    "settings",
-    "subplots",
-]
-
 FORMATS = (".png", ".svg", ".pdf")
 # Okabe and Ito's colours, which also differ in lightness.
 DARK, LIGHT, GREY = "#0072B2", "#E69F00", "#8a857a"

@@ -13,8 +13,6 @@ from mnist_kmeans_mlx.report.material import Material
 from mnist_kmeans_mlx.report.parts import percent, seconds, short
 from mnist_kmeans_mlx.report.svg import draw
 
-__all__ = ["against_k", "against_k_lead", "charts_of", "convergence", "convergence_of", "curves"]
-
 Values = Mapping[str, Any]
 
 _NAMES = {

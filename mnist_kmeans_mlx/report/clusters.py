@@ -15,8 +15,6 @@ from mnist_kmeans_mlx.report.markup import Markup, join, picture, png, tag
 from mnist_kmeans_mlx.report.parts import percent
 from mnist_kmeans_mlx.report.svg import bar
 
-__all__ = ["drawing", "gallery", "mosaic", "payload", "world"]
-
 Array = np.ndarray[Any, Any]
 
 # The side of an image that can be drawn: MNIST's.

@@ -18,8 +18,6 @@ from mnist_kmeans_mlx.report.parts import facts, safe, seconds
 if TYPE_CHECKING:
     from mnist_kmeans_mlx.benchmark import Comparison, Row, Spread
 
-__all__ = ["NAME", "to_csv", "to_markdown", "view"]
-
 # Of the files that hold it.
 NAME = "compare"
 

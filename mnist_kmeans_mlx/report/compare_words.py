@@ -10,8 +10,6 @@ from mnist_kmeans_mlx.report.parts import data_name
 if TYPE_CHECKING:
     from mnist_kmeans_mlx.benchmark import Comparison
 
-__all__ = ["machine_facts", "notes"]
-
 _VERSIONS = {"python": "Python", "numpy": "NumPy", "scikit-learn": "scikit-learn", "mlx": "MLX"}
 
 

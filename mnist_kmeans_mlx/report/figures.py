@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     from mnist_kmeans_mlx.report.axes import Chart
 
-__all__ = ["draw_curves", "save_figures"]
-
 
 def save_figures(material: Material, folder: str | os.PathLike[str]) -> list[Path]:
     """Write every figure that the material has numbers for.

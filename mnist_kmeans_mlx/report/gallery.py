@@ -14,8 +14,6 @@ from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
 
-__all__ = ["Gallery", "as_images"]
-
 Array = np.ndarray[Any, Any]
 
 _SHADES = " ░▒▓█"

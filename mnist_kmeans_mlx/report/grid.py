@@ -10,8 +10,6 @@ from rich.text import Text
 
 from mnist_kmeans_mlx.report.parts import TABLE, safe
 
-__all__ = ["Grid", "Line", "escaped", "share", "spread", "sse"]
-
 Line = Mapping[str, str]
 
 

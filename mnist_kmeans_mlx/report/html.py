@@ -23,8 +23,6 @@ from mnist_kmeans_mlx.report.markup import Markup, join, png, tag
 from mnist_kmeans_mlx.report.material import Material
 from mnist_kmeans_mlx.report.svg import defs
 
-__all__ = ["page"]
-
 
 def page(material: Material) -> str:
     """Write the report.

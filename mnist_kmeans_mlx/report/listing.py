@@ -12,9 +12,6 @@ from rich.text import Text
 
 from mnist_kmeans_mlx.report.parts import TABLE, facts, percent, readable, safe, seconds
 
-__all__ = ["data_view", "environment_view", "log_view"]
-
-
 # Columns of the log that are left out on terminals narrower than this.
 _NEEDS = {"Machine": 80, "Data": 60, "Date": 50}
 

@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Markup", "join", "picture", "png", "tag"]
-
 Array = np.ndarray[Any, Any]
 
 _VOID = {"br", "circle", "hr", "image", "img", "input", "line", "link", "meta", "polyline", "rect"}

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from mnist_kmeans_mlx.experiment.records import Record
     from mnist_kmeans_mlx.persistence import Model
 
-__all__ = ["Material", "gather"]
-
 Values = Mapping[str, Any]
 
 

@@ -10,8 +10,6 @@ from mnist_kmeans_mlx.report.material import Material
 from mnist_kmeans_mlx.report.parts import missing_words, percent, readable, seconds, short
 from mnist_kmeans_mlx.report.svg import bar
 
-__all__ = ["about", "reproduce", "scores", "sizes", "stats", "timings"]
-
 Values = Mapping[str, Any]
 
 # No confusion matrix for more classes than this.

@@ -9,18 +9,6 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-__all__ = [
-    "TABLE",
-    "data_name",
-    "facts",
-    "missing_words",
-    "percent",
-    "readable",
-    "safe",
-    "seconds",
-    "short",
-]
-
 TABLE: dict[str, Any] = {
     "box": box.SIMPLE_HEAD,
     "pad_edge": False,

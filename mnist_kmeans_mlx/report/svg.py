@@ -12,8 +12,6 @@ from typing import Any
 from mnist_kmeans_mlx.report.axes import Axis, Chart, Series
 from mnist_kmeans_mlx.report.markup import Markup, tag
 
-__all__ = ["bar", "defs", "draw"]
-
 SHAPES = ("circle", "square", "triangle", "diamond")
 
 

@@ -16,8 +16,6 @@ from mnist_kmeans_mlx.report.parts import data_name, safe, seconds
 if TYPE_CHECKING:
     from mnist_kmeans_mlx.experiment.sweep import Sweep
 
-__all__ = ["NAME", "to_csv", "to_markdown", "view"]
-
 # Of the files that hold it.
 NAME = "sweep"
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from mnist_kmeans_mlx.experiment import Cluster, Evaluation, Result
     from mnist_kmeans_mlx.scores import Scores
 
-__all__ = ["evaluation_view", "gallery_view", "result_view"]
-
 _SCORES = {
     "accuracy": "Accuracy",
     "matched_accuracy": "Accuracy, 1:1",
