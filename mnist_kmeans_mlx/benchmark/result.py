@@ -9,7 +9,7 @@ from typing import Any
 
 from mnist_kmeans_mlx import __version__
 from mnist_kmeans_mlx.benchmark.arms import Arm
-from mnist_kmeans_mlx.experiment.result import plain_dict
+from mnist_kmeans_mlx.experiment.result import plain
 
 # In the order in which they happen. "start" is the interpreter and its imports, "load" reads the
 # data, "upload" checks and converts the rows and brings them to the device.
@@ -179,7 +179,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON holds it."""
-        return plain_dict(
+        return plain(
             {
                 "kind": "comparison",
                 "failures": list(self.failures),

@@ -77,10 +77,6 @@ def run(
     **parameters
         Further parameters of `KMeans`.
 
-    Returns
-    -------
-    Result
-
     Raises
     ------
     DatasetError, DeviceError
@@ -328,15 +324,8 @@ def evaluate(
 
     Parameters
     ----------
-    model : Model
-    data : Data
-    device : {"auto", "gpu", "cpu"}
     observe : callable, optional
         Called with ``"predict"`` and ``"score"`` as they begin.
-
-    Returns
-    -------
-    Evaluation
 
     Raises
     ------
@@ -373,13 +362,18 @@ def _clusters(
     n_clusters = len(sizes)
     if digits is None or truth is None:
         return tuple(Cluster(index, int(size)) for index, size in enumerate(sizes))
-    digit_of = {cluster: digit for digit, clusters in digits.items() for cluster in clusters}
-    digit = np.array([digit_of.get(cluster, -1) for cluster in range(n_clusters)])
+    named = digit_of(digits)
+    digit = np.array([named.get(cluster, -1) for cluster in range(n_clusters)])
     right = np.bincount(labels[digit[labels] == truth], minlength=n_clusters)
     return tuple(
-        Cluster(index, int(sizes[index]), digit_of.get(index), right[index] / max(1, sizes[index]))
+        Cluster(index, int(sizes[index]), named.get(index), right[index] / max(1, sizes[index]))
         for index in range(n_clusters)
     )
+
+
+def digit_of(digits: Mapping[int, list[int]] | None) -> dict[int, int]:
+    """Digit of each cluster that stands for one."""
+    return {cluster: digit for digit, part in (digits or {}).items() for cluster in part}
 
 
 def _clock(timings: dict[str, float], observe: Observer) -> Any:

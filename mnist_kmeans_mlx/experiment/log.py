@@ -40,11 +40,6 @@ def append_log(entry: Mapping[str, Any], path: str | os.PathLike[str] | None = N
     path : path-like, optional
         `log_path` if None. Its folder is made.
 
-    Returns
-    -------
-    Path
-        Where the entry is.
-
     Raises
     ------
     OSError

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mnist_kmeans_mlx.engine.metric import METRICS
 from mnist_kmeans_mlx.experiment.data import Array, Data, ExperimentError, unit_of
-from mnist_kmeans_mlx.experiment.flow import predict, scale_of
+from mnist_kmeans_mlx.experiment.flow import digit_of, predict, scale_of
 
 if TYPE_CHECKING:
     from mnist_kmeans_mlx.persistence import Model
@@ -144,10 +145,6 @@ def portray(
     device : {"auto", "gpu", "cpu"}
         Where to predict the rows.
 
-    Returns
-    -------
-    Portrait
-
     Raises
     ------
     DeviceError
@@ -163,7 +160,7 @@ def portray(
     if data is None:
         labels = getattr(estimator, "labels_", None)
         sizes = np.bincount(np.zeros(0, int) if labels is None else labels, minlength=k)
-        named = _digit_of(digits)
+        named = digit_of(digits)
         faces = tuple(Face(i, int(size), named.get(i)) for i, size in enumerate(sizes))
         return Portrait(faces=faces, **known)
     scale = scale_of(model, *(rows for rows in (data.train, data.test) if rows is not None))
@@ -173,14 +170,14 @@ def portray(
     labels, _ = predict(model, data.train, device=device, scale=1.0)
     _check_same(model, data, labels)
     if digits is None and data.y_train is not None:
-        digits = infer_cluster_labels(_Labeled(k, labels), data.y_train)
+        digits = infer_cluster_labels(SimpleNamespace(n_clusters=k, labels_=labels), data.y_train)
     train = test = None
     if data.y_train is not None and digits is not None:
         train = score_labels(data.y_train, labels, infer_data_labels(labels, digits))
         if data.test is not None and data.y_test is not None:
             clusters, _ = predict(model, data.test, device=device, scale=1.0)
             test = score_labels(data.y_test, clusters, infer_data_labels(clusters, digits))
-    named, look = _digit_of(digits), _Beholder(known["metric"], known["unit"], data, members)
+    named, look = digit_of(digits), _Beholder(known["metric"], known["unit"], data, members)
     faces = tuple(
         look.at(index, np.flatnonzero(labels == index), center, named.get(index))
         for index, center in enumerate(known["centers"])
@@ -197,14 +194,6 @@ def portray(
     )
 
 
-@dataclass(frozen=True)
-class _Labeled:
-    """The attributes of an estimator that `infer_cluster_labels` needs."""
-
-    n_clusters: int
-    labels_: Array
-
-
 def _known(model: Model) -> dict[str, Any]:
     """Facts of a portrait that need no data."""
     estimator, unit = model.estimator, unit_of(model)
@@ -218,10 +207,6 @@ def _known(model: Model) -> dict[str, Any]:
         "n_iter": None if n_iter is None else int(n_iter),
         "metadata": model.metadata,
     }
-
-
-def _digit_of(digits: Mapping[int, list[int]] | None) -> dict[int, int]:
-    return {cluster: digit for digit, part in (digits or {}).items() for cluster in part}
 
 
 def _check_same(model: Model, data: Data, found: Array) -> None:

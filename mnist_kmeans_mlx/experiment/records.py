@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Mapping
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -105,6 +106,30 @@ _SWEEP: dict[str, Any] = {
 _SHAPES = {"fit": _FIT, "sweep": _SWEEP, "compare": _COMPARE}
 
 
+def curve_of(
+    cells: Sequence[Mapping[str, Any]], measures: Sequence[str] = MEASURES
+) -> list[dict[str, Any]]:
+    """For each number of clusters the seeds, and median, least and most of each measure."""
+    found: dict[int, list[Mapping[str, Any]]] = {}
+    for cell in cells:
+        found.setdefault(cell["n_clusters"], []).append(cell)
+    return [
+        {
+            "n_clusters": n_clusters,
+            "seeds": [cell["seed"] for cell in alike],
+            **{name: _spread(cell[name] for cell in alike) for name in measures},
+        }
+        for n_clusters, alike in sorted(found.items())
+    ]
+
+
+def _spread(found: Iterable[float | None]) -> dict[str, float] | None:
+    values = [value for value in found if value is not None]
+    if not values:
+        return None
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+
+
 def looks_like_json(path: str | os.PathLike[str]) -> bool:
     """Whether a file is to be read as JSON: by its name, or because it begins like JSON."""
     if os.fspath(path).lower().endswith((".json", ".jsonl")):
@@ -117,14 +142,6 @@ def looks_like_json(path: str | os.PathLike[str]) -> bool:
 
 def read_record(path: str | os.PathLike[str]) -> Record:
     """Read what a command printed with ``--json``.
-
-    Parameters
-    ----------
-    path : path-like
-
-    Returns
-    -------
-    Record
 
     Raises
     ------

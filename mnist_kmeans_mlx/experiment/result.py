@@ -107,7 +107,7 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the estimator, as JSON holds it."""
-        return plain_dict(
+        return plain(
             {
                 "train_accuracy": self.train_accuracy,
                 "test_accuracy": self.test_accuracy,
@@ -119,17 +119,14 @@ class Result:
                 "device": self.device,
                 "way": self.way,
                 "rechecked_rows": self.rechecked,
-                "timings": dict(self.timings),
-                "missing_digits": list(self.missing),
-                "parameters": dict(self.parameters),
+                "timings": self.timings,
+                "missing_digits": self.missing,
+                "parameters": self.parameters,
                 "clusters": [vars(cluster) for cluster in self.clusters],
-                "scores": {
-                    "train": None if self.train is None else self.train.to_dict(),
-                    "test": None if self.test is None else self.test.to_dict(),
-                },
+                "scores": {"train": self.train, "test": self.test},
                 "history": self.history,
-                "data": dict(self.data),
-                "environment": dict(self.environment),
+                "data": self.data,
+                "environment": self.environment,
                 "started": self.started,
                 "version": __version__,
                 "command": self.command,
@@ -138,7 +135,7 @@ class Result:
 
     def log_entry(self) -> dict[str, Any]:
         """Return what the experiment log keeps."""
-        return plain_dict(
+        return plain(
             {
                 "date": self.started,
                 "n_clusters": self.n_clusters,
@@ -168,28 +165,22 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the scores as JSON holds them."""
-        return plain_dict(
+        return plain(
             {
                 "train_accuracy": self.train.accuracy,
                 "test_accuracy": None if self.test is None else self.test.accuracy,
                 "seconds": self.seconds,
-                "scores": {
-                    "train": self.train.to_dict(),
-                    "test": None if self.test is None else self.test.to_dict(),
-                },
-                "data": dict(self.data),
+                "scores": {"train": self.train, "test": self.test},
+                "data": self.data,
                 "version": __version__,
             }
         )
 
 
-def plain_dict(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert a mapping to JSON types."""
-    return {key: plain(item) for key, item in value.items()}
-
-
 def plain(value: Any) -> Any:
     """Turn NumPy's numbers and arrays, tuples and keys into what JSON holds; NaN into None."""
+    if hasattr(value, "to_dict"):
+        return plain(value.to_dict())
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

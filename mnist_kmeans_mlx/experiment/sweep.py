@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import statistics
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,22 +13,15 @@ from typing import Any
 import numpy as np
 
 from mnist_kmeans_mlx import __version__
+from mnist_kmeans_mlx.experiment import records
 from mnist_kmeans_mlx.experiment.cells import Cell, Cells, cells_path
 from mnist_kmeans_mlx.experiment.data import Array, Data, check_clusters, load
 from mnist_kmeans_mlx.experiment.flow import run
-from mnist_kmeans_mlx.experiment.result import Result, plain_dict
+from mnist_kmeans_mlx.experiment.result import Result, plain
 from mnist_kmeans_mlx.persistence.checksum import checksum
 
 # What each cell measures, apart from how it was fitted.
-MEASURES = (
-    "inertia",
-    "train_accuracy",
-    "test_accuracy",
-    "nmi",
-    "silhouette",
-    "seconds",
-    "n_iter",
-)
+MEASURES = (*records.MEASURES, "n_iter")
 _ELBOW = {
     "method": "point of log SSE against K that is furthest from the chord, both scaled to 0-1",
     "reference": "V. Satopaa, J. Albrecht, D. Irwin and B. Raghavan, Finding a Kneedle in a "
@@ -67,22 +59,7 @@ class Sweep:
     @property
     def curve(self) -> list[dict[str, Any]]:
         """For each number of clusters, median, least and most of each measure over the seeds."""
-        counts = sorted({cell["n_clusters"] for cell in self.cells})
-        return [
-            {
-                "n_clusters": count,
-                "seeds": [cell["seed"] for cell in self.cells if cell["n_clusters"] == count],
-                **{name: self._spread(count, name) for name in MEASURES},
-            }
-            for count in counts
-        ]
-
-    def _spread(self, n_clusters: int, name: str) -> dict[str, float] | None:
-        found = [cell[name] for cell in self.cells if cell["n_clusters"] == n_clusters]
-        values = [value for value in found if value is not None]
-        if not values:
-            return None
-        return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+        return records.curve_of(self.cells, MEASURES)
 
     @property
     def elbow(self) -> dict[str, Any] | None:
@@ -93,7 +70,7 @@ class Sweep:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON holds it."""
-        return plain_dict(
+        return plain(
             {
                 "kind": "sweep",
                 "curve": self.curve,
@@ -248,7 +225,7 @@ def sweep(
 
 
 def _cell(result: Result, data: Data, sample: Array) -> Cell:
-    return plain_dict(
+    return plain(
         {
             "n_clusters": result.n_clusters,
             "seed": result.seed,

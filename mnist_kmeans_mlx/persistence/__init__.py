@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 
 from mnist_kmeans_mlx import __version__
-from mnist_kmeans_mlx.datasets.faults import Fault, brief
+from mnist_kmeans_mlx.datasets.faults import Fault
 from mnist_kmeans_mlx.persistence import tensors as store
 from mnist_kmeans_mlx.persistence.files import write_atomically
-from mnist_kmeans_mlx.persistence.tensors import Array
+from mnist_kmeans_mlx.persistence.tensors import Array, require
 
 FORMAT = "mnist_kmeans_mlx"
 FORMAT_VERSION = 1
@@ -200,7 +200,7 @@ def _model(tensors: Mapping[str, Array], texts: Mapping[str, str]) -> Model:
             f"was written by a later version (format {int(version)}; this one reads up to "
             f"{FORMAT_VERSION}): upgrade mnist-kmeans-mlx to read it"
         )
-    try:
+    with store.parsing():
         name = texts["class"]
         if name not in _CLASSES:
             raise Fault(f"holds a {name[:40]!r}, which this version does not know")
@@ -208,13 +208,13 @@ def _model(tensors: Mapping[str, Array], texts: Mapping[str, str]) -> Model:
             key: _decode(json.loads(texts[key]), tensors)
             for key in ("parameters", "attributes", "cluster_labels", "metadata")
         }
-        if not all(isinstance(read[key], dict) for key in ("parameters", "metadata")):
-            raise TypeError("parameters and metadata must be tables")
+        tables = all(isinstance(read[key], dict) for key in ("parameters", "metadata"))
+        require(tables, "parameters and metadata must be tables")
         estimator = _class(name)(**read["parameters"])
         estimator._validate_params()
         for key, value in read["attributes"].items():
-            if not _NAME.fullmatch(key) or hasattr(type(estimator), key):
-                raise ValueError(f"{key[:40]!r} is no fitted attribute")
+            fitted = _NAME.fullmatch(key) and not hasattr(type(estimator), key)
+            require(bool(fitted), f"{key[:40]!r} is no fitted attribute")
             setattr(estimator, key, value)
         _check(estimator, read["cluster_labels"])
         return Model(
@@ -224,53 +224,38 @@ def _model(tensors: Mapping[str, Array], texts: Mapping[str, str]) -> Model:
             texts["package_version"],
             texts["created"],
         )
-    except KeyError as error:
-        raise Fault(f"is damaged: it lacks {error.args[0]!r}") from error
-    except (
-        ArithmeticError,
-        AttributeError,
-        IndexError,
-        TypeError,
-        ValueError,
-        RecursionError,
-    ) as error:
-        raise Fault(f"is damaged: {brief(str(error).partition(chr(10))[0])}") from error
 
 
 def _check(estimator: Any, cluster_labels: Any) -> None:
     """Refuse a fitted state that would let `predict` compute nonsense or crash."""
     centers = estimator.cluster_centers_
-    if not isinstance(centers, np.ndarray) or centers.ndim != 2 or not centers.size:
-        raise ValueError("its centres are not a matrix")
-    if centers.dtype.kind != "f" or not np.isfinite(centers).all():
-        raise ValueError("its centres are not finite numbers")
-    n_clusters, n_features = centers.shape
-    if estimator.n_features_in_ != n_features:
-        raise ValueError("its centres and its number of features differ")
+    matrix = isinstance(centers, np.ndarray) and centers.ndim == 2 and centers.size > 0
+    require(matrix, "its centres are not a matrix")
+    finite = centers.dtype.kind == "f" and bool(np.isfinite(centers).all())
+    require(finite, "its centres are not finite numbers")
+    k, d = centers.shape
+    require(estimator.n_features_in_ == d, "its centres and its number of features differ")
     labels = getattr(estimator, "labels_", np.zeros(0, np.int32))
-    if not isinstance(labels, np.ndarray) or labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise ValueError("its labels are not whole numbers")
+    whole = isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iu"
+    require(whole, "its labels are not whole numbers")
     clusters = [labels]
     if cluster_labels is not None:
-        if not all(type(label) is int and 0 <= label < 2**63 for label in cluster_labels):
-            raise ValueError("a digit is not a whole number from 0")
+        whole = all(type(label) is int and 0 <= label < 2**63 for label in cluster_labels)
+        require(whole, "a digit is not a whole number from 0")
         clusters += [np.array(part, dtype=np.int64) for part in cluster_labels.values()]
     for part in clusters:
-        if part.size and not 0 <= part.min() <= part.max() < n_clusters:
-            raise ValueError(f"a label is not one of its {n_clusters} clusters")
+        known = not part.size or 0 <= part.min() <= part.max() < k
+        require(known, f"a label is not one of its {k} clusters")
     for name, kind in (("inertia_", Real), ("n_iter_", Integral)):
-        if not isinstance(getattr(estimator, name, 0), kind):
-            raise ValueError(f"its {name} is not a number")
-    if getattr(estimator, "_n_features_out", n_clusters) != n_clusters:
-        raise ValueError("its centres and its number of outputs differ")
+        require(isinstance(getattr(estimator, name, 0), kind), f"its {name} is not a number")
+    outputs = getattr(estimator, "_n_features_out", k)
+    require(outputs == k, "its centres and its number of outputs differ")
     estimator._check_state()
 
 
 def _encode(value: Any, name: str, tensors: dict[str, Array]) -> Any:
     """Convert to JSON types; arrays move to `tensors`, named for their place."""
-    if value is None or isinstance(value, bool | str):
-        return value
-    if type(value) is int:
+    if value is None or isinstance(value, bool | str) or type(value) is int:
         return value
     if type(value) is float:
         return value if math.isfinite(value) else {"$float": str(value)}

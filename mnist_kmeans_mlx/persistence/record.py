@@ -73,16 +73,7 @@ class Snapshot:
 
 
 def read_snapshot(path: str | os.PathLike[str]) -> Snapshot:
-    """Read a checkpoint.
-
-    Parameters
-    ----------
-    path : path-like
-
-    Returns
-    -------
-    Snapshot
-        Validated: shapes, dtypes and ranges are correct, so that a fit can resume from it.
+    """Read a checkpoint whose shapes, dtypes and ranges are such that a fit can resume from it.
 
     Raises
     ------
@@ -107,7 +98,7 @@ def _parse(tensors: Mapping[str, Array], texts: Mapping[str, str]) -> Snapshot:
             f"was written by mnist-kmeans-mlx {version[:20]!r} and this is {__version__}: finish "
             "it with that version, or start again"
         )
-    try:
+    with store.parsing():
         identity, progress = json.loads(texts["identity"]), json.loads(texts["progress"])
         (_, d), k = identity["shape"], identity["n_clusters"]
         seconds, generator = float(progress["seconds"]), progress["generator"]
@@ -126,10 +117,6 @@ def _parse(tensors: Mapping[str, Array], texts: Mapping[str, str]) -> Snapshot:
             if run is not None:
                 _check(run, d, k)
         return Snapshot(identity, seconds, generator, standing)
-    except KeyError as error:
-        raise Fault(f"is damaged: it lacks {error.args[0]!r}") from error
-    except (ArithmeticError, AttributeError, TypeError, ValueError, RecursionError) as error:
-        raise Fault(f"is damaged: {str(error).partition(chr(10))[0].rstrip('.')}") from error
 
 
 def _without_arrays(name: str, part: Run | State | None, tensors: dict[str, Array]) -> Any:
@@ -167,5 +154,4 @@ def _check(run: Run | State, d: int, k: int) -> None:
 
 
 def _require(sound: bool, what: str) -> None:
-    if not sound:
-        raise ValueError(f"{what} cannot be")
+    store.require(sound, f"{what} cannot be")

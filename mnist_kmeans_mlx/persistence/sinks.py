@@ -16,6 +16,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -128,7 +129,7 @@ class Sink:
         self._target = file_to_replace(path)
         folder, name = os.path.split(self._target)
         self._partial = os.path.join(folder, f".{name}.partial")
-        self._journal = f"{self._partial}.json"
+        self._journal = Path(f"{self._partial}.json")
         self._identify = identity
         with self._named():
             self._file = os.fdopen(os.open(self._partial, os.O_RDWR | os.O_CREAT, 0o666), "r+b", 0)
@@ -172,7 +173,7 @@ class Sink:
         with self._named():
             os.fsync(self._file.fileno())
             note = {"identity": self._identity, "rows": self.rows_done}
-            with _whole(self._journal) as file:
+            with _whole(str(self._journal)) as file:
                 file.write(json.dumps(note).encode())
         self._due = time.monotonic() + _EVERY
 
@@ -189,7 +190,7 @@ class Sink:
                 with _whole(self._target, f"{self._partial}.copy") as file:
                     kind.function("write")(file, self._names(), self._blocks())
                 os.unlink(self._partial)
-            self._forget()
+            self._journal.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close the partial file, which stays."""
@@ -200,17 +201,13 @@ class Sink:
             raise OSError(errno.EBUSY, "is being written by another process", self.path)
         self.rows_done = self._found() if resume else 0
         if not self.rows_done:
-            self._forget()  # first: the journal describes the old rows
+            self._journal.unlink(missing_ok=True)  # first: the journal describes the old rows
             self._file.truncate(0)
             self._file.seek(0)
             _write(self._file, memoryview(self._header))
         # Bytes beyond the recorded rows may be incomplete.
         self._file.truncate(len(self._header) + self.rows_done * self._row)
         self._due = time.monotonic() + _EVERY
-
-    def _forget(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._journal)
 
     def _is_ours(self) -> bool:
         try:
@@ -228,8 +225,7 @@ class Sink:
     def _found(self) -> int:
         """Return how many rows of an earlier attempt with the same identity are on disk."""
         try:
-            with open(self._journal, "rb") as file:
-                note = json.loads(file.read())
+            note = json.loads(self._journal.read_bytes())
             rows, identity = note["rows"], note["identity"]
         except (FileNotFoundError, ValueError, TypeError, KeyError):
             return 0

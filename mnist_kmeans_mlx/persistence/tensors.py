@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,30 @@ def unpack(data: bytes) -> tuple[dict[str, Array], dict[str, str]]:
         if array.dtype == bool and array.size and array.view(np.uint8).max() > 1:
             raise Fault("is damaged: a truth value is neither 0 nor 1")
     return arrays, texts
+
+
+@contextmanager
+def parsing() -> Iterator[None]:
+    """Take for damage whatever the contents of a file raise."""
+    try:
+        yield
+    except KeyError as error:
+        raise Fault(f"is damaged: it lacks {error.args[0]!r}") from error
+    except (
+        ArithmeticError,
+        AttributeError,
+        IndexError,
+        TypeError,
+        ValueError,
+        RecursionError,
+    ) as e:
+        raise Fault(f"is damaged: {brief(str(e).partition(chr(10))[0])}") from e
+
+
+def require(sound: bool, words: str) -> None:
+    """Raise a ValueError with these words, unless what was read is sound."""
+    if not sound:
+        raise ValueError(words)
 
 
 def _parts(data: bytes) -> tuple[dict[str, str], dict[str, Any], memoryview]:

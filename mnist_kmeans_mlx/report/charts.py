@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mnist_kmeans_mlx.experiment.records import MEASURES
+from mnist_kmeans_mlx.experiment.records import MEASURES, curve_of
 from mnist_kmeans_mlx.report.axes import Axis, Chart, Series, log_ticks, ticks
 from mnist_kmeans_mlx.report.markup import Markup, join, tag
 from mnist_kmeans_mlx.report.material import Material
@@ -47,18 +46,10 @@ def curves(material: Material) -> list[Values]:
     """Curves against K: of each sweep, or of several fits with different K."""
     if material.sweeps:
         return [sweep for sweep in material.sweeps if len(sweep["curve"]) > 1]
-    points: dict[int, list[Values]] = {}
-    for fit in material.fits:
-        points.setdefault(fit["n_clusters"], []).append(fit)
-    if len(points) < 2:
+    cells = [{**fit, **{name: _measure(fit, name) for name in MEASURES}} for fit in material.fits]
+    curve = curve_of(cells)
+    if len(curve) < 2:
         return []
-    curve = []
-    for n_clusters, fits in sorted(points.items()):
-        measured = [{name: _measure(fit, name) for name in MEASURES} for fit in fits]
-        curve.append(
-            {"n_clusters": n_clusters, **{name: _spread(measured, name) for name in MEASURES}}
-        )
-    cells = [{"seed": fit["seed"]} for fit in material.fits]
     return [{"curve": curve, "elbow": None, "cells": cells, "data": material.data}]
 
 
@@ -69,13 +60,6 @@ def _measure(fit: Values, name: str) -> float | None:
     if name == "seconds":
         return float(fit["timings"]["fit"])
     return fit["inertia"] if name == "inertia" else None
-
-
-def _spread(measured: Sequence[Values], name: str) -> Values | None:
-    values = [one[name] for one in measured if one[name] is not None]
-    if not values:
-        return None
-    return {"low": min(values), "median": statistics.median(values), "high": max(values)}
 
 
 def against_k_lead(material: Material) -> str:
