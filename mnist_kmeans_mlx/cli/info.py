@@ -20,11 +20,7 @@ from mnist_kmeans_mlx.cli.options import (
 @click.command("data", context_settings=SETTINGS)
 @data_options("What to look at. auto: the MNIST that is bundled.")
 @json_option
-def data_command(
-    data: str,
-    json: bool,
-    **named: Any,
-) -> None:
+def data_command(data: str, json: bool, **named: Any) -> None:
     """Show what data is loaded, from where, and under which licence."""
     from mnist_kmeans_mlx.experiment import load
 
@@ -81,9 +77,7 @@ def log_command(log: str | None, last: int | None, json: bool) -> None:
 
     path = str(log_path()) if log is None else log
     entries, damaged = read_log(path)
-    if damaged:
-        lines = "line is" if damaged == 1 else "lines are"
-        output.note(f"Note: {damaged} damaged {lines} left out of {path}")
+    output.left_out(damaged, path)
     if last is not None:
         entries = entries[-last:]
     if json:

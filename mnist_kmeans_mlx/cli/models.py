@@ -118,13 +118,7 @@ def predict(
 )
 @model_options
 def transform(
-    model: str,
-    data: str,
-    out: str,
-    device: str,
-    json: bool,
-    quiet: bool,
-    **named: Any,
+    model: str, data: str, out: str, device: str, json: bool, quiet: bool, **named: Any
 ) -> None:
     """Write the distances of every row of DATA to all centroids.
 
@@ -149,14 +143,7 @@ def transform(
 @device_option
 @json_option
 @quiet_option
-def evaluate(
-    model: str,
-    data: str,
-    device: str,
-    json: bool,
-    quiet: bool,
-    **named: Any,
-) -> None:
+def evaluate(model: str, data: str, device: str, json: bool, quiet: bool, **named: Any) -> None:
     """Score a saved model on data with labels.
 
     MODEL is a file that `fit --save` wrote.

@@ -30,16 +30,8 @@ def emit_json(value: Any) -> None:
 def show_result(found: Any, tables: Any, folder: str | None, *, quiet: bool, **flags: bool) -> None:
     """Print a result in the form that is asked for, and write all forms to a folder.
 
-    Parameters
-    ----------
-    found : object
-        With ``to_dict``.
-    tables : module
-        With ``NAME``, ``view``, ``to_markdown`` and ``to_csv``.
-    folder : str or None
-    quiet : bool
-    **flags
-        Whether each of ``json``, ``markdown`` and ``csv`` is asked for.
+    `tables` is the module with its ``NAME``, ``view``, ``to_markdown`` and ``to_csv``; `flags` say
+    whether each of ``json``, ``markdown`` and ``csv`` is asked for.
     """
     forms = {
         "json": json.dumps(found.to_dict(), allow_nan=False) + "\n",
@@ -71,6 +63,13 @@ def note(text: str, *, quiet: bool = False) -> None:
         click.echo(text, err=True)
 
 
+def left_out(damaged: int, path: str) -> None:
+    """Say how many lines of a file were passed over, if any."""
+    if damaged:
+        lines = "line is" if damaged == 1 else "lines are"
+        note(f"Note: {damaged} damaged {lines} left out of {path}")
+
+
 @contextmanager
 def notes(*, quiet: bool = False) -> Iterator[None]:
     """Print the warnings of the block, one line each, when it ends."""
@@ -88,17 +87,7 @@ def notes(*, quiet: bool = False) -> Iterator[None]:
 def progress(words: dict[str, str], *, quiet: bool = False) -> Iterator[Callable[[str], None]]:
     """Show a spinner and the elapsed seconds of the current stage, on a terminal only.
 
-    Parameters
-    ----------
-    words : dict of str to str
-        What to show for each stage.
-    quiet : bool
-        Show nothing.
-
-    Yields
-    ------
-    callable
-        To be called with the name of a stage as it begins.
+    Yields what is to be called with the name of a stage as it begins; `words` says it in words.
     """
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn

@@ -119,9 +119,7 @@ def sweep(
         except KeyboardInterrupt:
             output.note(f"\nFinished fits are in {path}: the same command continues.", quiet=quiet)
             raise
-    if found.damaged:
-        lines = "line is" if found.damaged == 1 else "lines are"
-        output.note(f"Note: {found.damaged} damaged {lines} left out of {path}")
+    output.left_out(found.damaged, path)
     if found.kept:
         output.note(f"{found.kept} of {len(found.cells)} fits were in {path}", quiet=quiet)
     if figure is not None:

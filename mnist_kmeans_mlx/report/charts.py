@@ -7,7 +7,7 @@ from typing import Any
 
 from mnist_kmeans_mlx.experiment.records import MEASURES, curve_of
 from mnist_kmeans_mlx.report.axes import Axis, Chart, Series, log_ticks, ticks
-from mnist_kmeans_mlx.report.markup import Markup, join, tag
+from mnist_kmeans_mlx.report.markup import Markup, join, table, tag
 from mnist_kmeans_mlx.report.material import Material
 from mnist_kmeans_mlx.report.parts import percent, seconds, short
 from mnist_kmeans_mlx.report.svg import draw
@@ -127,9 +127,6 @@ def _axis_of_k(counts: Sequence[float]) -> Axis:
 
 def _table(curve: Sequence[Values]) -> Markup:
     names = [name for name in MEASURES if any(point.get(name) for point in curve)]
-    head = tag(
-        "tr", tag("th", "K", scope="col"), (tag("th", _NAMES[n], scope="col") for n in names)
-    )
     rows = []
     for point in curve:
         cells = [
@@ -137,8 +134,8 @@ def _table(curve: Sequence[Values]) -> Markup:
             for name in names
         ]
         rows.append(tag("tr", tag("th", point["n_clusters"], scope="row"), cells))
-    table = tag("table", tag("thead", head), tag("tbody", rows), class_="bars")
-    return tag("details", tag("summary", "The numbers"), tag("div", table, class_="scroll"))
+    shown = table(["K", *(_NAMES[name] for name in names)], rows)
+    return tag("details", tag("summary", "The numbers"), tag("div", shown, class_="scroll"))
 
 
 def convergence(material: Material) -> Markup | None:

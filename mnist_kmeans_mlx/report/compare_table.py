@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mnist_kmeans_mlx.report.compare_words import machine_facts, notes
-from mnist_kmeans_mlx.report.grid import Grid, Line, escaped, share, spread, sse
+from mnist_kmeans_mlx.report.grid import Grid, Line, escaped, share, spread, sse, to_text
 from mnist_kmeans_mlx.report.parts import facts, safe, seconds
 
 if TYPE_CHECKING:
@@ -66,22 +64,11 @@ _NUMBERS = (
 
 
 def view(comparison: Comparison, width: int) -> RenderableType:
-    """Lay out a comparison for a terminal.
-
-    Parameters
-    ----------
-    comparison : Comparison
-    width : int
-        Columns of the terminal: a table that does not fit is shown in parts.
-    """
-    shown: list[RenderableType] = []
-    for table in _main(comparison).tables(width):
-        shown += [table, ""]
+    """Lay out a comparison for a terminal: a table that does not fit is shown in parts."""
+    shown = _main(comparison).spaced(width)
     stages = _stages(comparison)
     if stages.rows:
-        shown.append(Text(_ABOUT_STAGES, style="bold"))
-        for table in stages.tables(width):
-            shown += [table, ""]
+        shown += [Text(_ABOUT_STAGES, style="bold"), *stages.spaced(width)]
     for failure in comparison.failures:
         shown.append(Text(f"FAILED  {safe(failure)}", style="bold red"))
     if comparison.failures:
@@ -107,18 +94,15 @@ def to_markdown(comparison: Comparison) -> str:
 
 def to_csv(comparison: Comparison) -> str:
     """Write one line for each arm and number of clusters, with every number in full."""
-    file = io.StringIO()
     header = [
         *("n_clusters", "arm", "device", "verdict", *_NUMBERS),
         *(f"{name}_{part}" for name in _SPREADS for part in ("median", "low", "high")),
         *(f"{stage}_seconds" for stage in _STAGES),
         "reason",
     ]
-    writer = csv.DictWriter(file, header, restval="", lineterminator="\n")
-    writer.writeheader()
+    lines: list[Mapping[str, Any]] = []
     for case in comparison.cases:
-        for row in case.rows:
-            writer.writerow({"n_clusters": case.n_clusters, **_line(row)})
+        lines += ({"n_clusters": case.n_clusters, **_line(row)} for row in case.rows)
         for quote in _quotes(comparison, case.n_clusters):
             line = {
                 "n_clusters": case.n_clusters,
@@ -127,8 +111,8 @@ def to_csv(comparison: Comparison) -> str:
                 "train_accuracy": quote["train_accuracy"],
                 "reason": "quoted from the notebook's log, not measured here",
             }
-            writer.writerow({**line, **_QUOTED})
-    return file.getvalue()
+            lines.append({**line, **_QUOTED})
+    return to_text(header, lines)
 
 
 def _line(row: Row) -> dict[str, Any]:

@@ -36,18 +36,9 @@ if TYPE_CHECKING:
 
 
 def save_figures(material: Material, folder: str | os.PathLike[str]) -> list[Path]:
-    """Write every figure that the material has numbers for.
+    """Write every figure that the material has numbers for, as ``NAME.png`` and ``NAME.svg``.
 
-    Parameters
-    ----------
-    material : Material
-    folder : path-like
-        Made if it does not exist.
-
-    Returns
-    -------
-    list of Path
-        ``NAME.png`` and ``NAME.svg`` for each figure.
+    The folder is made if it does not exist.
 
     Raises
     ------
@@ -70,14 +61,9 @@ def save_figures(material: Material, folder: str | os.PathLike[str]) -> list[Pat
 
 
 def draw_curves(sweep: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Draw accuracy, SSE, silhouette, NMI and time against the number of clusters.
+    """Draw a sweep, as `Sweep.to_dict` returns it, against the number of clusters.
 
-    Parameters
-    ----------
-    sweep : Mapping
-        As `Sweep.to_dict` returns it.
-    path : path-like
-        Ends in one of `canvas.FORMATS`. It appears whole or not at all.
+    The file, whose name ends in one of `canvas.FORMATS`, appears whole or not at all.
 
     Raises
     ------
@@ -142,6 +128,8 @@ def _centroids(portrait: Portrait) -> Figure:
 
 
 def _map(portrait: Portrait) -> Figure:
+    import matplotlib
+
     chart = portrait.map
     assert chart is not None
     unit = METRICS[portrait.metric].unit(portrait.unit)
@@ -151,12 +139,12 @@ def _map(portrait: Portrait) -> Figure:
     if chart.labels is None:
         axis.scatter(*rows_at.T, s=6, color=GREY, linewidths=0)
     else:
-        colours = _ten_colours()
+        # Ten hues that also differ in lightness; the digits themselves are the markers.
+        colours = matplotlib.colormaps["tab10"]
         for label in np.unique(chart.labels):
             rows = rows_at[chart.labels == label]
-            axis.scatter(
-                *rows.T, marker=f"${label}$", s=22, color=colours[int(label) % 10], linewidths=0
-            )
+            colour = colours(int(label) % 10)
+            axis.scatter(*rows.T, marker=f"${label}$", s=22, color=colour, linewidths=0)
     images = images_of(portrait)
     for face in portrait.faces:
         x, y = centers_at[face.index]
@@ -178,13 +166,6 @@ def _map(portrait: Portrait) -> Figure:
         ylabel=f"second principal axis{scale} ({second:.1f} % of the variance)",
     )
     return figure
-
-
-def _ten_colours() -> list[Any]:
-    """Ten hues that also differ in lightness; the digits themselves are the markers."""
-    import matplotlib
-
-    return [matplotlib.colormaps["tab10"](i) for i in range(10)]
 
 
 def _stick(axis: Axes, image: Any, place: tuple[float, float]) -> None:

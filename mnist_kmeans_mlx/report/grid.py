@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -36,6 +40,10 @@ class Grid:
     keys: tuple[str, ...]
     left: tuple[str, ...] = ()
     style: Callable[[Line], str] = field(default=lambda row: "")
+
+    def spaced(self, width: int) -> list[RenderableType]:
+        """The tables for a terminal, with a line after each."""
+        return [part for table in self.tables(width) for part in (table, "")]
 
     def tables(self, width: int) -> Iterator[Table]:
         """Tables for a terminal: one, or several below each other where it is narrow."""
@@ -84,6 +92,15 @@ class Grid:
             before = row[self.keys[0]]
             table.add_row(*(Text(safe(row.get(name, ""))) for name in names), style=self.style(row))
         return table
+
+
+def to_text(header: Iterable[str], lines: Iterable[Mapping[str, Any]]) -> str:
+    """Write lines for a spreadsheet; what a line lacks stays empty."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(header), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return file.getvalue()
 
 
 def escaped(text: str) -> str:

@@ -25,17 +25,7 @@ from mnist_kmeans_mlx.report.svg import defs
 
 
 def page(material: Material) -> str:
-    """Write the report.
-
-    Parameters
-    ----------
-    material : Material
-
-    Returns
-    -------
-    str
-        A whole HTML document.
-    """
+    """Write the report: a whole HTML document."""
     style, script = _file("style.css"), _file("digits.js") + _file("script.js")
     sections = list(_sections(material))
     portrait = material.portrait
@@ -60,12 +50,10 @@ def page(material: Material) -> str:
         "defs": defs(),
         "nav": join(tag("a", one.name, href=f"#{one.anchor}") for one in sections),
         "main": join([_hero(material), *(one.markup() for one in sections)]),
-        "footer": join(
-            [f"Made by mnist-kmeans-mlx {__version__}. This file is complete: it loads nothing, "
-             "and what is drawn in it stays in it."]
-        ),
+        "footer": f"Made by mnist-kmeans-mlx {__version__}. This file is complete: it loads "
+        "nothing, and what is drawn in it stays in it.",
         "data": data,
-    }  # fmt: skip
+    }
     # In one pass: what is put in is not searched again.
     return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], _file("template.html"))
 

@@ -17,14 +17,7 @@ _NEEDS = {"Machine": 80, "Data": 60, "Date": 50}
 
 
 def log_view(entries: Iterable[Mapping[str, Any]], width: int) -> RenderableType:
-    """Lay out the experiment log, oldest first.
-
-    Parameters
-    ----------
-    entries : iterable of mappings
-    width : int
-        Columns of the terminal.
-    """
+    """Lay out the experiment log, oldest first; on a narrow terminal with fewer columns."""
     entries = list(entries)
     numbers: dict[str, Any] = {"justify": "right", "no_wrap": True}
     columns: dict[str, dict[str, Any]] = {

@@ -73,6 +73,20 @@ def join(children: Iterable[Any]) -> Markup:
     return Markup("".join(parts))
 
 
+def table(
+    titles: Iterable[str | None], rows: Iterable[Any], kind: str = "bars", caption: Any = None
+) -> Markup:
+    """Write a table whose first line has titles; None is an empty cell."""
+    cells = (tag("td") if title is None else tag("th", title, scope="col") for title in titles)
+    head = tag("thead", tag("tr", cells))
+    return tag("table", caption, head, tag("tbody", rows), class_=kind)
+
+
+def caption(title: str, explained: str) -> Markup:
+    """Write what a table shows, and how it is read."""
+    return tag("caption", tag("b", title), tag("span", explained, class_="axis"))
+
+
 def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"

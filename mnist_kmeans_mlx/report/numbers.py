@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mnist_kmeans_mlx.report.markup import Markup, join, tag
+from mnist_kmeans_mlx.report.markup import Markup, caption, join, table, tag
 from mnist_kmeans_mlx.report.material import Material
 from mnist_kmeans_mlx.report.parts import missing_words, percent, readable, seconds, short
 from mnist_kmeans_mlx.report.svg import bar
@@ -47,10 +47,7 @@ def sizes(material: Material) -> Markup:
             tag("td", f"{face.size:,}"), tag("td", percent(face.purity)))
         for face in sorted(material.faces, key=lambda face: -face.size)
     ]  # fmt: skip
-    names = ("Cluster", "Digit", "Rows", "Purity")
-    head = tag("tr", (tag("th", name, scope="col") for name in names))
-    table = tag("table", tag("thead", head), tag("tbody", rows), class_="bars")
-    return tag("div", table, class_="sizes")
+    return tag("div", table(("Cluster", "Digit", "Rows", "Purity"), rows), class_="sizes")
 
 
 # Scores
@@ -86,17 +83,9 @@ def _confusion(score: Values, words: str) -> Markup:
             shown = f"{100 * share:.0f}" if share >= 0.005 else ""
             cells.append(tag("td", shown, class_=kind, title=said))
         rows.append(tag("tr", tag("th", label, scope="row"), cells))
-    head = tag("tr", tag("td"), (tag("th", label, scope="col") for label in classes))
-    caption = tag(
-        "caption", tag("b", f"{words}: what is taken for what"),
-        tag("span", "row: the true digit · column: the cluster's digit · % of the row",
-            class_="axis"),
-    )  # fmt: skip
-    return tag(
-        "div",
-        tag("table", caption, tag("thead", head), tag("tbody", rows), class_="confusion"),
-        class_="scroll",
-    )
+    explained = "row: the true digit · column: the cluster's digit · % of the row"
+    said = caption(f"{words}: what is taken for what", explained)
+    return tag("div", table([None, *classes], rows, "confusion", said), class_="scroll")
 
 
 def _per_class(test: Values | None, train: Values | None) -> Markup:
@@ -110,20 +99,12 @@ def _per_class(test: Values | None, train: Values | None) -> Markup:
                 tag("td", bar(share, "fill"), class_="wide"), tag("td", percent(share)),
                 tag("td", percent(other), class_="dim") if other is not None else None)
         )  # fmt: skip
-    both = test is not None and train is not None
-    head = tag(
-        "tr", tag("th", "Digit", scope="col"), tag("td"),
-        tag("th", "Test" if test else "Train", scope="col"),
-        tag("th", "Train", scope="col") if both else None,
-    )  # fmt: skip
-    caption = tag(
-        "caption", tag("b", "Accuracy per digit"),
-        tag("span", "share of the images of each digit that are recognised", class_="axis"),
-    )  # fmt: skip
+    titles = ["Digit", None, *(name for name, part in (("Test", test), ("Train", train)) if part)]
+    explained = "share of the images of each digit that are recognised"
     words = missing_words(main.get("missing"))
     note = tag("p", words, class_="note") if words else None
-    table = tag("table", caption, tag("thead", head), tag("tbody", rows), class_="bars")
-    return tag("div", table, note)
+    shown = table(titles, rows, caption=caption("Accuracy per digit", explained))
+    return tag("div", shown, note)
 
 
 # Timings
@@ -138,15 +119,9 @@ def timings(material: Material) -> Markup | None:
 def _comparison(values: Values, environment: Values) -> Markup:
     machine = values["machine"]
     quoted = values.get("quoted") or ()
-    longest = max(
-        [
-            *(row["warm"]["high"] for case in values["cases"] for row in case["rows"]
-              if row["warm"]),
-            *(row["cold"]["high"] for case in values["cases"] for row in case["rows"]
-              if row["cold"]),
-            1e-9,
-        ]
-    )  # fmt: skip
+    measured = [row for case in values["cases"] for row in case["rows"]]
+    fits = [row[fit]["high"] for row in measured for fit in ("warm", "cold") if row[fit]]
+    longest = max([*fits, 1e-9])
     tables = [
         _case(case, longest, [q for q in quoted if q["n_clusters"] == case["n_clusters"]])
         for case in values["cases"]
@@ -204,16 +179,9 @@ def _case(case: Values, longest: float, quoted: Sequence[Values]) -> Markup:
             tag("tr", tag("th", tag("span", words, class_="note"), scope="row"), tag("td"),
                 tag("td", f"{seconds(figure['seconds'])} s", class_="dim"), tag("td"))
         )  # fmt: skip
-    head = tag(
-        "tr", tag("th", "Arm", scope="col"), tag("td"), tag("th", "Warm", scope="col"),
-        tag("th", "Speed-up", scope="col"),
-    )  # fmt: skip
-    caption = tag(
-        "caption", tag("b", f"K = {case['n_clusters']}"),
-        tag("span", "seconds per fit; shorter is better", class_="axis"),
-    )  # fmt: skip
-    table = tag("table", caption, tag("thead", head), tag("tbody", rows), class_="bars timings")
-    return tag("div", table, class_="scroll")
+    said = caption(f"K = {case['n_clusters']}", "seconds per fit; shorter is better")
+    shown = table(("Arm", None, "Warm", "Speed-up"), rows, "bars timings", said)
+    return tag("div", shown, class_="scroll")
 
 
 # Where, and how again

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from mnist_kmeans_mlx.report.grid import Grid, Line, escaped, share, spread, sse
+from mnist_kmeans_mlx.report.grid import Grid, Line, escaped, share, spread, sse, to_text
 from mnist_kmeans_mlx.report.parts import data_name, safe, seconds
 
 if TYPE_CHECKING:
@@ -41,18 +39,10 @@ _WRITE: Mapping[str, Callable[[float], str]] = {
 
 
 def view(found: Sweep, width: int) -> RenderableType:
-    """Lay out a sweep for a terminal.
-
-    Parameters
-    ----------
-    found : Sweep
-    width : int
-        Columns of the terminal: a table that does not fit is shown in parts.
-    """
-    shown: list[RenderableType] = []
-    for table in _grid(found).tables(width):
-        shown += [table, ""]
-    return Group(*shown, *(Text(safe(line), style="dim") for line in _lines(found)))
+    """Lay out a sweep for a terminal: a table that does not fit is shown in parts."""
+    return Group(
+        *_grid(found).spaced(width), *(Text(safe(line), style="dim") for line in _lines(found))
+    )
 
 
 def to_markdown(found: Sweep) -> str:
@@ -63,14 +53,9 @@ def to_markdown(found: Sweep) -> str:
 
 def to_csv(found: Sweep) -> str:
     """Write one line for each cell."""
-    file = io.StringIO()
-    names = list(found.cells[0])
-    writer = csv.DictWriter(file, names, lineterminator="\n")
-    writer.writeheader()
-    for cell in found.cells:
-        missing = " ".join(map(str, cell["missing_digits"]))
-        writer.writerow({**cell, "missing_digits": missing})
-    return file.getvalue()
+    words = [" ".join(map(str, cell["missing_digits"])) for cell in found.cells]
+    cells = zip(found.cells, words, strict=True)
+    return to_text(found.cells[0], ({**cell, "missing_digits": word} for cell, word in cells))
 
 
 def _grid(found: Sweep) -> Grid:

@@ -12,6 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from mnist_kmeans_mlx.report.grid import sse
 from mnist_kmeans_mlx.report.parts import (
     TABLE,
     data_name,
@@ -51,17 +52,10 @@ _BAR = 8
 
 
 def result_view(result: Result, width: int) -> RenderableType:
-    """Lay out what `fit` found.
-
-    Parameters
-    ----------
-    result : Result
-    width : int
-        Columns of the terminal.
-    """
+    """Lay out what `fit` found, on so many columns of a terminal."""
     summary = facts(
         {
-            "SSE": f"{result.inertia:,.1f}" if result.inertia >= 1000 else f"{result.inertia:.6g}",
+            "SSE": sse(result.inertia),
             "Iterations": f"{result.n_iter:,}",
             "Device": _device(result.device, result.environment),
             "Rechecked": f"{_count(result.rechecked, 'row')} in float64",
@@ -101,12 +95,8 @@ def evaluation_view(evaluation: Evaluation, width: int) -> RenderableType:
 def gallery_view(result: Result, most: int | None = None) -> RenderableType | None:
     """Draw the centroids, sorted by digit and size; None where they are no images.
 
-    Parameters
-    ----------
-    result : Result
-    most : int, optional
-        Draw the largest clusters only, if there are more, and smaller rather than long. All in
-        full size if None.
+    With more clusters than `most`, the largest are drawn, and smaller rather than long; all in full
+    size if it is None.
     """
     from mnist_kmeans_mlx.report.gallery import Gallery, as_images
 
