@@ -62,17 +62,7 @@ def rotated(arms: Sequence[T], turn: int) -> list[T]:
 
 
 def choose_arms(names: str) -> tuple[Arm, ...]:
-    """Find arms by name, or by the first parts of a name.
-
-    Parameters
-    ----------
-    names : str
-        With commas between, such as ``"sklearn-lloyd,mlx"``.
-
-    Returns
-    -------
-    tuple of Arm
-        In the order of `ARMS`.
+    """Find arms by names, or by first parts of names, with commas between; in `ARMS`' order.
 
     Raises
     ------

@@ -55,13 +55,7 @@ class Answer:
 
 
 class Judge:
-    """Holds answers against that of the reference.
-
-    Parameters
-    ----------
-    data : Data
-    reference : Answer
-    """
+    """Holds answers against that of the reference."""
 
     def __init__(self, data: Data, reference: Answer) -> None:
         self.data, self.reference = data, reference

@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
 from typing import Any, Self
 
 from mnist_kmeans_mlx.system import same_package
@@ -63,12 +62,7 @@ class Worker:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -86,21 +80,14 @@ class Worker:
         observe: Callable[[str, float], None] = lambda event, at: None,
         limit: float | None = None,
     ) -> dict[str, Any]:
-        """Have a job done.
+        """Have a job done, and return the answer.
 
         Parameters
         ----------
-        job : mapping
-            What the process reads.
         observe : callable, optional
             Called with each event that the worker tells and the seconds since its start.
         limit : float, optional
             Most seconds between two lines of the worker.
-
-        Returns
-        -------
-        dict
-            The answer.
 
         Raises
         ------

@@ -51,46 +51,37 @@ log_option = click.option(
 )
 
 
-def matrix_options(command: Command) -> Command:
-    """Options that say which part of a file is the matrix."""
-    for option in (columns_option, header_option, key_option):
-        command = option(command)
-    return command
-
-
-def model_options(command: Command) -> Command:
-    """Options of a command that gives a model rows."""
-    for option in (quiet_option, json_option, device_option, memory_option):
-        command = option(command)
-    return command
-
-
-def data_options(what: str) -> Callable[[Command], Command]:
-    """Options that name the data; `what` says what it is for."""
+def _stack(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator; help lists the last one first."""
 
     def decorate(command: Command) -> Command:
-        for option in (
-            click.option(
-                "--labels",
-                type=click.Path(exists=True, dir_okay=False),
-                metavar="PATH",
-                help="For a matrix: a file with the true label of each row, whole numbers.",
-            ),
-            matrix_options,
-            click.option(
-                "--data",
-                type=click.Path(readable=False),  # unreadable files are reported by the reader
-                default="auto",
-                show_default=True,
-                metavar="auto|bundled|keras|PATH",
-                help=f"{what} PATH: an MNIST .npz or a folder of IDX files, or a matrix as "
-                f"{suffixes()}, or a pattern in quotes for several {suffixes('blocks')} files.",
-            ),
-        ):
+        for option in options:
             command = option(command)
         return command
 
     return decorate
+
+
+def data_options(what: str) -> Callable[[Command], Command]:
+    """Options that name the data; `what` says what it is for."""
+    return _stack(
+        click.option(
+            "--labels",
+            type=click.Path(exists=True, dir_okay=False),
+            metavar="PATH",
+            help="For a matrix: a file with the true label of each row, whole numbers.",
+        ),
+        matrix_options,
+        click.option(
+            "--data",
+            type=click.Path(readable=False),  # unreadable files are reported by the reader
+            default="auto",
+            show_default=True,
+            metavar="auto|bundled|keras|PATH",
+            help=f"{what} PATH: an MNIST .npz or a folder of IDX files, or a matrix as "
+            f"{suffixes()}, or a pattern in quotes for several {suffixes('blocks')} files.",
+        ),
+    )
 
 
 def _size(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -132,6 +123,14 @@ memory_option = click.option(
     callback=_size,
     help="Memory limit of the process, such as 2GB; rows that do not fit are read in parts. auto: "
     "half of the free memory.",
+)
+
+# Which part of a file is the matrix.
+matrix_options: Callable[[Any], Any] = _stack(columns_option, header_option, key_option)
+
+# Of a command that gives a model rows.
+model_options: Callable[[Any], Any] = _stack(
+    quiet_option, json_option, device_option, memory_option
 )
 
 
@@ -223,16 +222,14 @@ def format_option(command: Command) -> Command:
     return json_option(command)
 
 
-def folder_option(command: Command) -> Command:
-    """Option for the folder to write the result to in all forms."""
-    return click.option(
-        "--save",
-        type=click.Path(file_okay=False),
-        metavar="DIR",
-        # For `fit` this names a model.
-        allow_from_autoenv=False,
-        help="Write the result to this folder too, as JSON, Markdown and CSV.",
-    )(command)
+folder_option = click.option(
+    "--save",
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    # For `fit` this names a model.
+    allow_from_autoenv=False,
+    help="Write the result to this folder too, as JSON, Markdown and CSV.",
+)
 
 
 # Options about the output, which is not part of what is repeated.

@@ -56,10 +56,6 @@ class _Bytes(Protocol):
 def read_npy(path: PathLike) -> Array:
     """Map the array of an `.npy` file, read-only; bfloat16, as of `mx.save`, is read as float32.
 
-    Parameters
-    ----------
-    path : path-like
-
     Returns
     -------
     memmap of any real dtype and shape, or ndarray of float32
@@ -77,17 +73,7 @@ def read_npy(path: PathLike) -> Array:
 
 
 def read_npz(path: PathLike, key: str | None = None) -> Array:
-    """Read one array of an `.npz` file.
-
-    Parameters
-    ----------
-    path : path-like
-    key : str, optional
-        The array's name; may be left out where the file holds only one.
-
-    Returns
-    -------
-    ndarray of any real dtype and shape
+    """Read one array of an `.npz` file; its name may be left out where the file holds only one.
 
     Raises
     ------
@@ -116,12 +102,7 @@ def read_npz(path: PathLike, key: str | None = None) -> Array:
 
 
 def read_idx(path: PathLike) -> Array:
-    """Read an IDX file, the format of MNIST's four files, plain or gzipped.
-
-    Parameters
-    ----------
-    path : path-like
-        Told to be gzipped by its first bytes, not by its name.
+    """Read an IDX file, the format of MNIST's four files, plain or gzipped by its first bytes.
 
     Returns
     -------
@@ -152,12 +133,7 @@ def read_safetensors(path: PathLike, key: str | None = None) -> Array:
     """Map one tensor of a `.safetensors` file, read-only; bfloat16 is read as float32.
 
     The safetensors package checks the header, but it would copy the tensor, and has no bfloat16.
-
-    Parameters
-    ----------
-    path : path-like
-    key : str, optional
-        The tensor's name; may be left out where the file holds only one.
+    The tensor's name may be left out where the file holds only one.
 
     Returns
     -------

@@ -53,12 +53,7 @@ class Fault(Exception):
 
 @contextmanager
 def blaming(path: PathLike) -> Iterator[None]:
-    """Turn any error about `path` inside the block into one `DatasetError`.
-
-    Parameters
-    ----------
-    path : path-like
-        The file that the sentence names, quoted so that it stays on one line.
+    """Turn any error about `path` inside the block into one `DatasetError`, which names it.
 
     Raises
     ------
@@ -86,16 +81,7 @@ def blaming(path: PathLike) -> Iterator[None]:
 
 @contextmanager
 def opened(path: PathLike) -> Iterator[io.BufferedReader]:
-    """Open a regular file that is not empty; `blaming` covers the block.
-
-    Parameters
-    ----------
-    path : path-like
-
-    Yields
-    ------
-    binary file
-        Open for reading.
+    """Open a regular file that is not empty, for reading; `blaming` covers the block.
 
     Raises
     ------

@@ -101,14 +101,7 @@ def load_table(path: PathLike, *, min_rows: int = 2, **options: Any) -> Table:
 
 
 def read_table(path: PathLike, **options: Any) -> Table:
-    """Read an array of any shape by the reader that the suffix names.
-
-    Parameters
-    ----------
-    path : path-like
-    **options
-        ``key``, ``header`` and ``columns`` as of `load_matrix`.
-    """
+    """Read an array of any shape by the reader that the suffix names; options as `load_matrix`."""
     with opened(path):  # a missing file before an unknown suffix
         kind = format_of(path)
         if kind is None:

@@ -201,16 +201,14 @@ def _several(paths: Iterable[str]) -> str:
 def _dataset(arrays: Arrays, source: str, origin: str) -> Dataset:
     with blaming(origin):
         try:
-            images = {k: _as_images(k, arrays[k]) for k in ("x_train", "x_test")}
-            labels = {k: _as_labels(k, arrays[k]) for k in ("y_train", "y_test")}
+            arrays = {key: _as_bytes(key, arrays[key]) for key in _FILES}
         except Fault as fault:
             raise Fault(f"{fault}{_OTHER_WAYS.get(source, '')}") from None
         for x, y in (("x_train", "y_train"), ("x_test", "y_test")):
-            if len(images[x]) != len(labels[y]):
+            if len(arrays[x]) != len(arrays[y]):
                 raise Fault(
-                    f"holds {len(images[x])} images in {x}, but {len(labels[y])} labels in {y}"
+                    f"holds {len(arrays[x])} images in {x}, but {len(arrays[y])} labels in {y}"
                 )
-    arrays = images | labels
     digest = hashlib.sha256()
     for key in _FILES:
         array = np.ascontiguousarray(arrays[key])
@@ -234,24 +232,19 @@ def _name(path: Path) -> str:
     return path.parent.name if path.name == "raw" and path.parent.name else path.stem
 
 
-def _as_images(key: str, array: NDArray[Any]) -> NDArray[np.uint8]:
-    if array.ndim != 3 or array.shape[1:] != (28, 28):
-        raise Fault(f"holds {key} of shape {array.shape}, where images are (n, 28, 28)")
-    return _as_bytes(key, array, "pixels", 255)
-
-
-def _as_labels(key: str, array: NDArray[Any]) -> NDArray[np.uint8]:
-    if array.ndim != 1:
-        raise Fault(f"holds {key} of shape {array.shape}, where labels are (n,)")
-    return _as_bytes(key, array, "labels", 255)
-
-
-def _as_bytes(key: str, array: NDArray[Any], what: str, top: int) -> NDArray[np.uint8]:
+def _as_bytes(key: str, array: NDArray[Any]) -> NDArray[np.uint8]:
+    """Images or labels, checked."""
+    are_images = key.startswith("x")
+    shape = (28, 28) if are_images else ()
+    if array.ndim != 1 + len(shape) or array.shape[1:] != shape:
+        expected = "images are (n, 28, 28)" if are_images else "labels are (n,)"
+        raise Fault(f"holds {key} of shape {array.shape}, where {expected}")
+    what = "pixels" if are_images else "labels"
     if array.dtype.kind not in "iu":
-        raise Fault(f"holds {key} of {array.dtype}, where {what} are whole numbers 0 to {top}")
+        raise Fault(f"holds {key} of {array.dtype}, where {what} are whole numbers 0 to 255")
     for value in (array.min(), array.max()):
-        if not 0 <= value <= top:
-            raise Fault(f"holds {value} in {key}, where {what} are 0 to {top}")
+        if not 0 <= value <= 255:
+            raise Fault(f"holds {value} in {key}, where {what} are 0 to 255")
     return array.astype(np.uint8, copy=False)
 
 

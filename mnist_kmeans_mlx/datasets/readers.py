@@ -149,17 +149,19 @@ class _Bfloat16Reader:
         self._step = max(1, STRETCH // (2 * self.shape[1]))
 
     def read(self, start: int, out: Array) -> None:
-        for a in range(0, len(out), self._step):
-            part = out[a : a + self._step]
-            words = np.empty(part.shape, BFLOAT16)
+        for a, words in self._widened(out):
             self._words.read(start + a, words)
-            part[...] = widened(words, BFLOAT16)
 
     def take(self, index: Index, out: Array) -> None:
+        for a, words in self._widened(out):
+            self._words.take(index[a : a + len(words)], words)
+
+    def _widened(self, out: Array) -> Iterator[tuple[int, Array]]:
+        """Places in `out`, each with words to be read, which are then widened into it."""
         for a in range(0, len(out), self._step):
             part = out[a : a + self._step]
             words = np.empty(part.shape, BFLOAT16)
-            self._words.take(index[a : a + self._step], words)
+            yield a, words
             part[...] = widened(words, BFLOAT16)
 
 

@@ -88,18 +88,8 @@ class ParquetTable:
 def read_parquet(path: PathLike, columns: Columns | None = None) -> Table:
     """Read a `.parquet` table of numeric columns, or of a column of lists; needs pyarrow.
 
-    Columns that pandas wrote for its index are left out.
-
-    Parameters
-    ----------
-    path : path-like
-    columns : str, or iterable of int and str, optional
-        As `chosen` takes them; others may hold anything.
-
-    Returns
-    -------
-    Table
-        Of the smallest dtype that holds every column.
+    Columns that pandas wrote for its index are left out. Where `columns` are chosen, others may
+    hold anything. The matrix has the smallest dtype that holds every column.
 
     Raises
     ------
@@ -124,13 +114,7 @@ def opened_parquet(
 ) -> Iterator[ParquetTable]:
     """Open a `.parquet` table of numeric columns, or of a column of lists; `blaming` covers it.
 
-    Parameters
-    ----------
-    path : path-like
-    columns : str, or iterable of int and str, optional
-        As `chosen` takes them.
-    **options
-        For pyarrow's `ParquetFile`.
+    Options are those of pyarrow's `ParquetFile`.
     """
     with opened(path) as file:
         if start_of(file, 4) != b"PAR1":

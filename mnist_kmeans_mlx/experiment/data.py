@@ -197,12 +197,7 @@ def _rows(
 
 
 def check_clusters(n_clusters: int, n: int) -> None:
-    """Refuse more clusters than rows.
-
-    Raises
-    ------
-    ExperimentError
-    """
+    """Refuse more clusters than rows."""
     if n_clusters > n:
         raise ExperimentError(
             f"{n_clusters} clusters are more than the {n} rows: choose fewer with -k (n_clusters)."

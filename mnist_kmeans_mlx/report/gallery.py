@@ -32,14 +32,7 @@ _BLANK = 0.15
 def as_images(centers: Array) -> Array | None:
     """Reshape centres to square images, each scaled to lie between 0 and 1.
 
-    Parameters
-    ----------
-    centers : ndarray of shape (k, n_features)
-
-    Returns
-    -------
-    ndarray of shape (k, side, side), or None
-        None where the number of features is no square of at least 4 x 4 pixels.
+    None where the number of features is no square of at least 4 x 4 pixels.
     """
     side = isqrt(centers.shape[1])
     if side < 4 or side * side != centers.shape[1]:

@@ -104,12 +104,7 @@ def picture(image: Array, alt: str, **attributes: Any) -> Markup:
 
 
 def png(image: Array) -> str:
-    """Make a data URL of white ink on nothing: the page decides what lies behind and inverts it.
-
-    Parameters
-    ----------
-    image : ndarray of shape (height, width)
-        Ink between 0 and 1.
+    """Make a data URL of white ink, from 0 to 1, on nothing: the page decides what lies behind.
 
     References
     ----------
