@@ -64,13 +64,11 @@ class UnitRows:
         self.dtype = np.dtype(np.float64)
 
     def __getitem__(self, part: slice) -> Float64:
-        unit: Float64 = unit_rows(self.rows[part])
-        return unit
+        return unit_rows(self.rows[part])
 
     def take(self, index: Index, axis: int = 0) -> Float64:
         """Chosen rows."""
-        unit: Float64 = unit_rows(self.rows.take(index, axis=axis))
-        return unit
+        return unit_rows(self.rows.take(index, axis=axis))
 
 
 def _scale(values: Float64, slack: float, of_rows: Any, along: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mnist_kmeans_mlx.engine.metric import METRICS
+from mnist_kmeans_mlx.engine.metric import METRICS, Metric
 from mnist_kmeans_mlx.experiment.data import Array, Data, ExperimentError, unit_of
 from mnist_kmeans_mlx.experiment.flow import digit_of, predict, scale_of
 
@@ -177,7 +177,10 @@ def portray(
         if data.test is not None and data.y_test is not None:
             clusters, _ = predict(model, data.test, device=device, scale=1.0)
             test = score_labels(data.y_test, clusters, infer_data_labels(clusters, digits))
-    named, look = digit_of(digits), _Beholder(known["metric"], known["unit"], data, members)
+    named, look = (
+        digit_of(digits),
+        _Beholder(METRICS[known["metric"]], known["unit"], data, members),
+    )
     faces = tuple(
         look.at(index, np.flatnonzero(labels == index), center, named.get(index))
         for index, center in enumerate(known["centers"])
@@ -229,7 +232,7 @@ def _check_same(model: Model, data: Data, found: Array) -> None:
 class _Beholder:
     """Makes faces of clusters, one at a time."""
 
-    metric: str
+    metric: Metric
     unit: float
     data: Data
     members: int
@@ -261,14 +264,14 @@ class _Beholder:
 
     def _distances(self, rows: Array, center: Array) -> Array:
         """Distances to one centre, in the report's units."""
-        squares, metric = np.empty(len(rows)), METRICS[self.metric]
+        squares = np.empty(len(rows))
         step = max(1, STEP_BYTES // (8 * len(center)))
         for start in range(0, len(rows), step):
             part = slice(start, start + step)
-            block = metric.rows(self.data.train[rows[part]]).astype(np.float64)
+            block = self.metric.rows(self.data.train[rows[part]]).astype(np.float64)
             block -= center
             squares[part] = np.square(block, out=block).sum(axis=1)
-        return metric.of_squares(squares) / metric.unit(self.unit)
+        return self.metric.of_squares(squares) / self.metric.unit(self.unit)
 
 
 def _map(centers: Array, metric: str, data: Data, labels: Array) -> Map | None:
