@@ -378,16 +378,17 @@ def test_usage_errors_are_2(call, words):
 
 def test_errors_are_one_sentence(call, matrix, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for words, reason in (
         (("--data", "none.npy"), "none.npy"),
         (("--data", matrix, "-k", 61), "more than the 60 rows: choose fewer with -k"),
         (("--data", matrix, "-k", 2, "--cells", tmp_path / "file" / "x"), str(tmp_path / "file")),
         (("--data", matrix, "-k", 2, "--figure", tmp_path / "no" / "f.png"), "No such file"),
-        (("--data", matrix, "-k", 2, "--figure", tmp_path / "f.png"),
-         "pip install 'mnist-kmeans-mlx[plot]'"),
-    ):  # fmt: skip
+    ):
         assert reason in complaint(call(*words, code=1))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    words = ("--data", matrix, "-k", 2, "--figure", tmp_path / "f.png", "--save", tmp_path / "new")
+    assert "pip install 'mnist-kmeans-mlx[plot]'" in complaint(call(*words, code=1))
+    assert not (tmp_path / "new").exists()
     with pytest.raises(FigureError):
         draw_curves({}, tmp_path / "f.png")
     assert not (tmp_path / "f.png").exists()

@@ -94,15 +94,16 @@ def sweep(
     finished fit is kept: after Ctrl-C the same command continues.
     """
     output.only_one(json=json, markdown=markdown, csv=csv)
+    if figure is not None:
+        from mnist_kmeans_mlx.report.canvas import check_figure
+
+        check_figure()
     output.check_folder(save)
     output.check_writable(figure)
     with output.notes(quiet=quiet):
         from mnist_kmeans_mlx.experiment.cells import cells_path
         from mnist_kmeans_mlx.experiment.sweep import sweep as fit_all
-        from mnist_kmeans_mlx.report.canvas import check_figure
 
-        if figure is not None:
-            check_figure()
         path = str(cells_path()) if cells is None else cells
         try:
             with output.progress({}, quiet=quiet) as observe:
