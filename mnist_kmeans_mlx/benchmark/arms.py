@@ -62,7 +62,7 @@ def rotated(arms: Sequence[T], turn: int) -> list[T]:
 
 
 def choose_arms(names: str) -> tuple[Arm, ...]:
-    """Find arms by names, or by first parts of names, with commas between; in `ARMS`' order.
+    """Find arms by names or their first parts, with commas between, in the order of `ARMS`.
 
     Raises
     ------
