@@ -5,6 +5,7 @@ divided by ours, round by round: its median and range. Above 1 we are quicker.
 
     python scripts/bench_shapes.py --quick
     python scripts/bench_shapes.py --cases 'digits*' --calls fit,predict --out shapes.json
+    python scripts/bench_shapes.py --show shapes.json
 """
 
 import argparse
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from _bench import SLOWING, ratio, save, say, show, spread, surroundings, table
@@ -71,7 +73,6 @@ def text():
     """TF-IDF of the documentation strings of Python's own library."""
     import ast
     import sysconfig
-    from pathlib import Path
 
     from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -244,10 +245,13 @@ def main():
     parser.add_argument("--calls", default=",".join(CALLS), help="of " + ", ".join(CALLS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", help="JSON file for the result")
+    parser.add_argument("--show", metavar="FILE", help="print what --out wrote, as Markdown")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
         return work(options.work)
+    if options.show:
+        return print(markdown(json.loads(Path(options.show).read_text())["results"]))
     wanted, seconds = options.cases.split("|"), 0.25 if options.quick else 3
     chosen = [
         name
@@ -277,6 +281,23 @@ def main():
     if options.out:
         save(options.out, {"surroundings": surroundings(), "results": results})
     return None
+
+
+def markdown(results):
+    """Table of the ratios: a row for each case, and the medians and least of all."""
+    calls = list(dict.fromkeys(r["call"] for r in results))
+    ratios = {(r["case"], r["call"]): r["ratio"]["median"] for r in results}
+    fits = {r["case"]: r["milliseconds"]["ours"] for r in results if r["call"] == "fit"}
+    lines = [["data", "our fit, ms", *calls], ["---", *["--:"] * (1 + len(calls))]]
+    for case in dict.fromkeys(r["case"] for r in results):
+        each = [f"{ratios[case, call]:.2f}" if (case, call) in ratios else "" for call in calls]
+        lines.append([case, f"{fits[case]:,.1f}" if case in fits else "", *each])
+    for name, of in ("median", statistics.median), ("least", min):
+        each = [
+            of([ratio for (_, of_call), ratio in ratios.items() if of_call == c]) for c in calls
+        ]
+        lines.append([f"**{name}**", "", *(f"{ratio:.2f}" for ratio in each)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def megabytes(result):

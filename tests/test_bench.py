@@ -1,6 +1,7 @@
 """The benchmarks run and count right; how fast anything is, no test asks."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import oracle
@@ -53,6 +54,14 @@ def test_shapes(tmp_path):
         assert each["ratio"]["low"] > 0
         assert set(each["peak_bytes"]) == {"scikit-learn", "ours"}
     assert "fit: median" in done.stdout
+    rows = run_script("bench_shapes.py", "--show", path).stdout.splitlines()
+    assert [row.split(" | ")[0].strip("| ") for row in rows[2:4]] == ["iris", "100 x 2"]
+
+
+def test_the_shapes_that_are_shown_are_those_that_were_measured():
+    docs = Path(__file__).parents[1] / "docs"
+    shown = run_script("bench_shapes.py", "--show", docs / "shapes.json").stdout
+    assert shown in (docs / "performance.md").read_text()
 
 
 def test_a_shape_that_there_is_not():

@@ -19,6 +19,8 @@ from mnist_kmeans_mlx.threads import scratch
 ROWS, SCORES = 1 << 20, 1 << 21
 # Fewest rows of a block: with fewer, BLAS mostly copies the centres.
 FEWEST = 128
+# Of shorter rows, to take the product of each with itself takes longer than one of all squares.
+LONG = 32
 # Features that are multiplied at once: the shorter a sum, the smaller its error.
 SUMMED = 1024
 # Products of numbers for which no BLAS wakes a thread, and from which on another one pays.
@@ -102,4 +104,7 @@ class HostComparison:
                 by_row += product(rows[:, part], self._rows[part])
         # To turn so narrow a product around takes less than AVX-512 kernels gain by it.
         np.add(by_row.T, self._factors.constant[:, None], out=scores)
-        return scores, np.sqrt(np.vecdot(rows, rows))
+        if d >= LONG:
+            return scores, np.sqrt(np.vecdot(rows, rows))
+        squares = np.square(rows, out=scratch("squares", (m, d), np.float32))
+        return scores, np.sqrt(product(squares, np.ones(d, np.float32)))
