@@ -10,12 +10,15 @@ from doubles import make_device, taken_for_gpu
 from mnist_kmeans_mlx import KMeans
 from mnist_kmeans_mlx.device import DeviceError, Speed, resolve
 from mnist_kmeans_mlx.engine import ways
+from mnist_kmeans_mlx.engine.host.nearest import HostComparison
 from mnist_kmeans_mlx.engine.host.way import HostWay
 from mnist_kmeans_mlx.engine.mlx import probe
+from mnist_kmeans_mlx.engine.mlx.nearest import MlxComparison
 from mnist_kmeans_mlx.engine.mlx.way import MlxWay
+from mnist_kmeans_mlx.engine.nearest import Nearest
 from mnist_kmeans_mlx.engine.plain import PlainWay
 from mnist_kmeans_mlx.engine.points import Points
-from mnist_kmeans_mlx.engine.ways import choose, decide
+from mnist_kmeans_mlx.engine.ways import choose, comparing, decide
 
 FREE = replace(taken_for_gpu(), optional=True)
 
@@ -44,6 +47,16 @@ def test_what_is_asked_for_is_taken(device, algorithm, name):
 )
 def test_small_and_narrow_data_stay_on_the_host(n, d, k, name):
     assert decide(FREE, "auto", n, d, k).name == name
+
+
+def test_few_rows_are_compared_on_the_host_if_that_is_free():
+    rows = oracle.make_rows("normal", 300, 40, seed=0)
+    expected = oracle.distances_sq(rows, rows[:9]).argmin(axis=1)
+    for device, compared in ((FREE, HostComparison), (taken_for_gpu(), MlxComparison)):
+        assert comparing(device, 300, 40, 9) is compared
+        np.testing.assert_array_equal(Nearest(rows[:9], device).labels(rows), expected)
+    assert comparing(FREE, 60_000, 784, 20) is MlxComparison
+    assert comparing(resolve("cpu"), 60_000, 784, 20) is HostComparison
 
 
 def test_little_goes_in_one_piece_if_it_is_one():

@@ -47,11 +47,20 @@ class Nearest:
 
     def __init__(self, centers: Float64, device: Device) -> None:
         self.centers, self.device = centers, device
+        self._made: dict[type[Compared], Compared] = {}
+
+    def _compared(self, n: int) -> Compared:
+        """The centres as `n` dense rows are compared with."""
+        k, d = self.centers.shape
+        kind = comparing(self.device, n, d, k)
+        if kind not in self._made:
+            self._made[kind] = kind(self.device, self._moved_centers)
+        return self._made[kind]
 
     @cached_property
-    def _compared(self) -> Compared:
-        """The centres as dense rows are compared with, and with this the frame of both."""
-        centers, device = self.centers, self.device
+    def _moved_centers(self) -> Float64:
+        """The centres in the frame of both, and with this the frame."""
+        centers = self.centers
         d = centers.shape[1]
         origin, largest = _middle(centers), float(np.abs(centers).max())
         reach = float(np.abs(centers - origin).max())
@@ -64,8 +73,8 @@ class Nearest:
             self._scale = power_of_two(reach)
         # What float32 holds is moved with a single rounding.
         self._moves_narrow = self._scale == 1 and largest < HELD
-        moved = (centers - origin) * self._scale
-        return comparing(device)(device, moved)
+        moved: Float64 = (centers - origin) * self._scale
+        return moved
 
     @cached_property
     def _of_sparse(self) -> ComparedSparse:
@@ -90,15 +99,17 @@ class Nearest:
         if len(self.centers) == 1:
             return labels
 
+        compared = self._compared(n)
+
         def decide(part: slice) -> None:
             block = rows[part]
-            label, doubtful, close = self._compared.nearest(self._moved(block))
+            label, doubtful, close = compared.nearest(self._moved(block))
             if len(doubtful) > 0:
                 row, center = np.nonzero(close)
                 label[doubtful] = decide_pairs(block[doubtful], row, self.centers, center)
             labels[part] = label
 
-        self._compared.each(decide, n)
+        compared.each(decide, n)
         return labels
 
     def costs(self, rows: Any, labels: Labels) -> Float64:

@@ -169,7 +169,7 @@ def decide(
         return Choice("plain", "so little is quicker in one piece")
     if device.kind == "cpu":
         return Choice("host", "on a CPU bounds save most comparisons")
-    if n * d * k < SMALL or d * k < NARROW:
+    if _is_small(n, d, k):
         return Choice("host", "so little work would not keep a GPU busy")
     seconds = {
         "host": _host_seconds(host_speed(), n, d, k, n_init),
@@ -239,6 +239,12 @@ def _in_one_piece(points: Points) -> bool:
     return isinstance(points.rows, np.ndarray) and points.group.size == 1 and points.keep
 
 
-def comparing(device: Device) -> type[Compared]:
-    """What compares any rows with fitted centres."""
-    return HostComparison if device.kind == "cpu" else MlxComparison
+def comparing(device: Device, n: int, d: int, k: int) -> type[Compared]:
+    """What compares `n` rows of `d` features with `k` fitted centres."""
+    host = device.kind == "cpu" or (device.optional and _is_small(n, d, k))
+    return HostComparison if host else MlxComparison
+
+
+def _is_small(n: int, d: int, k: int) -> bool:
+    """Whether a comparison of all rows and centres would not keep a GPU busy."""
+    return n * d * k < SMALL or d * k < NARROW
