@@ -340,6 +340,8 @@ class BaseKMeans(
 
     @property
     def _metric(self) -> Metric:
+        if self.metric not in METRICS:
+            raise ValueError(f"metric is {self.metric!r}, and not one of {', '.join(METRICS)}.")
         return METRICS[self.metric]
 
     def _nearest(self) -> Nearest:

@@ -384,3 +384,9 @@ def test_batches_are_whatever_fit_takes(device):
     for far in (np.inf, -np.inf):
         with pytest.raises(ValueError, match=r"infin|not finite"):
             KMeans(2, metric="cosine", device=device).fit_batches([[[far, 1.0]], [[2.0, 3.0]]])
+
+
+def test_a_metric_that_there_is_not_is_named(estimator):
+    estimator.fit(ROWS).metric = "angle"
+    with pytest.raises(ValueError, match="metric is 'angle', and not one of euclidean, cosine"):
+        estimator.score(ROWS)

@@ -1,6 +1,8 @@
 """Which way a fit takes, and why."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import oracle
@@ -76,6 +78,27 @@ def test_the_quicker_one_is_taken(factor, name, monkeypatch):
     assert choice.name == min(choice.seconds, key=choice.seconds.get)
     for each in ("host", "mlx"):
         assert f"{each} {choice.seconds[each]:.2g} s" in choice.why
+
+
+@pytest.mark.parametrize(
+    ("case", "n", "d", "k", "n_init"),
+    [
+        ("500,000 x 16 float32", 500_000, 16, 16, 1),
+        ("100,000 x 32 float32, K = 100", 100_000, 32, 100, 1),
+        ("20,000 x 2000 float32", 20_000, 2000, 8, 1),
+        ("MNIST, bytes", 60_000, 784, 20, 1),
+        ("MNIST, bytes, K = 256", 60_000, 784, 256, 1),
+        ("MNIST / 255, float64, n_init=10", 60_000, 784, 20, 10),
+    ],
+)
+def test_the_estimate_is_near_what_was_measured(case, n, d, k, n_init, monkeypatch):
+    results = json.loads((Path(__file__).parents[1] / "docs/shapes.json").read_text())["results"]
+    (measured,) = (r for r in results if (r["case"], r["call"]) == (case, "fit"))
+    # Rates of the machine that measured.
+    monkeypatch.setattr(ways, "host_speed", lambda: Speed(1.7e11, 8.3e10, 0.0))
+    monkeypatch.setattr(ways, "speed", lambda device: Speed(1e13, 1e11, 2e-4))
+    estimated = decide(FREE, "auto", n, d, k, n_init).seconds["host"]
+    assert 0.4 < estimated / (measured["milliseconds"]["ours"] / 1e3) < 2.5
 
 
 @pytest.mark.parametrize("kind", ["far", "tiny"])

@@ -35,6 +35,9 @@ SMALL, NARROW = 1 << 24, 1 << 7
 # What a fit is taken for: how many iterations; the share of all comparisons that bounds leave, in
 # these and in seeding (MNIST, K = 20 and 100); and passes over the scores of an iteration.
 ITERATIONS, COMPARED, SEEDED, PASSES = 30, 0.2, 0.3, 5
+# How many times longer the host's way takes than its rates allow, for products, rows and scores:
+# by least squares of the logarithms of ten fits in docs/shapes.json, all within a factor of 2.1.
+TIMES = 8, 32, 90
 
 
 class Clusters(Protocol):
@@ -188,7 +191,9 @@ def told(device: Device, n: int, d: int, k: int, n_init: int, itemsize: int) -> 
 def _host_seconds(rate: Speed, n: int, d: int, k: int, n_init: int) -> float:
     """What the host's way takes: bounds leave a share of all comparisons."""
     steps = ITERATIONS * COMPARED + SEEDED * (2 + np.log(k))
-    return float(n_init * steps * (2.0 * n * d * k / rate.flops + 4.0 * n * d / rate.bytes))
+    products, passes = 2.0 * n * d * k / rate.flops, 4.0 * n / rate.bytes
+    each = TIMES[0] * products + passes * (TIMES[1] * d + TIMES[2] * k)
+    return float(n_init * steps * each)
 
 
 def _mlx_seconds(rate: Speed, n: int, d: int, k: int, n_init: int, itemsize: int) -> float:
