@@ -234,6 +234,9 @@ def test_a_matrix_that_is_no_image(tmp_path, device):
     page = Page((tmp_path / "p.html").read_text())
     assert anchors(page) == ["top", "clusters", "map", "about", "again"]
     assert "x.npy in 3 clusters" in page.text
+    assert "How large the clusters are" in page.text
+    assert "picture" not in page.text
+    assert "images" not in (tmp_path / "p.html").read_text().partition("<main")[2]
 
 
 # What goes wrong

@@ -76,7 +76,7 @@ def gallery(portrait: Portrait) -> Markup:
             words = f"{len(faces)} cluster{'s' * (len(faces) > 1)}"
             heading = tag(
                 "h3", tag("span", digit, class_=f"numeral d{digit % 10}"),
-                tag("span", words, tag("br"), f"{total:,} images", class_="note"),
+                tag("span", words, tag("br"), f"{total:,} {_members(images)}", class_="note"),
             )  # fmt: skip
         elif len(groups) > 1:
             heading = tag("h3", tag("span", "no digit", class_="note"))
@@ -99,6 +99,11 @@ def name(face: Face) -> str:
     return f"cluster {face.index}" + ("" if face.digit is None else f", a {face.digit}")
 
 
+def _members(images: Array | None) -> str:
+    """What clusters hold, in a word."""
+    return "rows" if images is None else "images"
+
+
 def _tile(face: Face, images: Array | None, portrait: Portrait) -> Markup:
     image = None
     if images is not None:
@@ -112,7 +117,7 @@ def _tile(face: Face, images: Array | None, portrait: Portrait) -> Markup:
         ]
     summary = tag(
         "summary", image, tag("span", f"{face.size:,}", class_="size"), purity,
-        aria_label=f"{name(face).capitalize()}: {face.size:,} images"
+        aria_label=f"{name(face).capitalize()}: {face.size:,} {_members(images)}"
         + ("" if face.purity is None else f", {100 * face.purity:.0f} % pure"),
     )  # fmt: skip
     return tag(

@@ -129,8 +129,15 @@ def _looks(portrait: Portrait) -> Iterator[_Section]:
             "drawing."
         )
         yield _Section("draw", "Draw", "Draw a digit", clusters.drawing(), lead)
-    lead = "Each picture is a centroid, the mean of its cluster."
-    if any(face.counts for face in portrait.faces):
+    named = any(face.counts for face in portrait.faces)
+    name, lead = (
+        "What the clusters look like",
+        "Each picture is a centroid, the mean of its cluster.",
+    )
+    if clusters.images_of(portrait) is None:
+        name, lead = "How large the clusters are", "How many rows each has"
+        lead += ", and the share that has its most frequent label." if named else "."
+    elif named:
         lead = (
             "Each picture is a centroid, the mean of all images of its cluster, filed under the "
             "digit most of them show; below it, how many there are and the share that is this "
@@ -138,7 +145,6 @@ def _looks(portrait: Portrait) -> Iterator[_Section]:
         )
     if len(portrait.faces) > clusters.MOST:
         lead += f" These are the {clusters.MOST} largest of {len(portrait.faces):,}."
-    name = "What the clusters look like"
     yield _Section("clusters", "Clusters", name, clusters.gallery(portrait), lead)
 
 
