@@ -19,7 +19,7 @@ import numpy as np
 from mnist_kmeans_mlx import KMeans
 from mnist_kmeans_mlx.datasets import load_mnist
 from mnist_kmeans_mlx.engine import points
-from mnist_kmeans_mlx.engine.host import bounded, comparison, sketch, strategy
+from mnist_kmeans_mlx.engine.host import bounded, comparison, sketch, strategy, sums
 
 # Constant, the modules that have it, its values besides its own, and cases that it matters for.
 CONSTANTS = {
@@ -30,6 +30,7 @@ CONSTANTS = {
     "FEW": ([comparison, bounded], (24, 96), ("mnist-20", "narrow-100")),
     "TURNED": ([bounded], (0.75, 3), ("mnist-20", "shapeless-20")),
     "MOST": ([bounded], (3 / 8, 1.0), ("mnist-20", "shapeless-20")),
+    "CHANGED": ([sums], (1 / 4, 3 / 4), ("mnist-20", "shapeless-20")),
     "CROWD": ([bounded], (4, 16), ("mnist-256",)),
     "REACH": ([bounded], (2, 8), ("mnist-256",)),
     "BLOCK": ([bounded], (2 << 20, 8 << 20), ("mnist-20", "narrow-200")),

@@ -60,6 +60,16 @@ def along_rows(function: np.ufunc, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return result
 
 
+def length(index: Index | slice) -> int:
+    """How many rows a slice or an index names."""
+    return index.stop - index.start if isinstance(index, slice) else len(index)
+
+
+def taken(rows: Any, index: Index | slice | list[int]) -> Any:
+    """Rows of a slice, not copied, or of an index."""
+    return rows[index] if isinstance(index, slice) else rows.take(index, axis=0)
+
+
 def unwatched(stage: str) -> AbstractContextManager[None]:
     """A stage that nobody wants to know of."""
     return nullcontext()
@@ -269,9 +279,7 @@ class Points:
 
     def given(self, index: Index | slice | list[int]) -> Any:
         """Rows as they came, not necessarily copied."""
-        if isinstance(index, slice) or self.is_sparse:
-            return self.rows[index]
-        return self.rows.take(index, axis=0)
+        return self.rows[index] if self.is_sparse else taken(self.rows, index)
 
     def pick(self, index: Index, values: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
         """Rows as given, in float64, or entries of `values`, by their numbers among all ranks'.
@@ -329,7 +337,7 @@ class Points:
         """Rows in one or two bytes a number, where they are `is_narrow`."""
         if self._whole is None:
             return np.asarray(self.given(index))
-        return self._whole[index] if isinstance(index, slice) else self._whole.take(index, axis=0)
+        return np.asarray(taken(self._whole, index))
 
     def move(self, centers: Float64) -> Float64:
         """Centres in the frame of the moved rows."""

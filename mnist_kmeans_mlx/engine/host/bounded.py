@@ -19,8 +19,7 @@ from mnist_kmeans_mlx.engine.host.comparison import (
     two_smallest_with_own,
 )
 from mnist_kmeans_mlx.engine.host.rows import HostRows
-from mnist_kmeans_mlx.engine.host.sketch import TurningSketch
-from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels
+from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Labels, length
 
 # Bytes of float32 rows that a core works on at once: with their scores they stay in its cache.
 BLOCK = 4 << 20
@@ -101,11 +100,8 @@ class BoundedAssignment:
             return centers.nearest(np.arange(points.n))
         step, first = self._step(centers), self._previous is None
         self._previous = centers.centers
-        whole, sketched = Comparison.whole(self.rows, centers), None
+        whole, sketched = Comparison.whole(self.rows, centers), self._sketched(step, centers)
         movers = whole.of_some(step.movers) if self._movers else None
-        sketch = self._turned(step, centers)
-        if sketch is not None:
-            sketched = Comparison.sketched(self.rows, centers, sketch)
 
         def advance(part: slice) -> tuple[int, int, Index]:
             rows: Index | slice = part
@@ -115,14 +111,14 @@ class BoundedAssignment:
                     rows = self._compare_with_movers(step, whole, movers, rows)
                 elif len(rows) > MOST * (part.stop - part.start):
                     rows = part
-            looked = _length(rows)
+            looked = length(rows)
             if sketched is not None:
                 pairs: list[Pairs] = []
                 rows = self._compare(step, sketched, rows, pairs)
                 if self._lower is not None:
                     doubts = self._compare_pairs(step, whole, rows, pairs)
                     return looked, len(rows), doubts
-            return looked, _length(rows), self._compare(step, whole, rows)
+            return looked, length(rows), self._compare(step, whole, rows)
 
         self._settled = True
         # Scores are made block by block; of all rows of a part there are a few numbers each.
@@ -141,8 +137,8 @@ class BoundedAssignment:
         self.rechecked = len(doubts)
         return self._labels.copy()
 
-    def _turned(self, step: _Step, centers: Centers) -> TurningSketch | None:
-        """The sketch, turned to the centres if it left much open; None where it does not pay."""
+    def _sketched(self, step: _Step, centers: Centers) -> Comparison | None:
+        """The centres in a sketch, turned to them if it left much open; None if it does not pay."""
         sketch, points = self._sketch, self.points
         if sketch is None or not self._settled or step.moved > self._calm:
             return None
@@ -153,7 +149,7 @@ class BoundedAssignment:
                 return None
             sketch.turn(centers.moved)
             self._left_open = self._looked = 0
-        return sketch
+        return Comparison.sketched(self.rows, centers, sketch)
 
     def expect(self, labels: Labels) -> None:
         """Take labels for what most rows will have."""
@@ -220,7 +216,7 @@ class BoundedAssignment:
         """
         norms_sq, label = self._norms_sq[rows], self._labels[rows]
         error = look.error(norms_sq)
-        best, second = np.empty((2, len(label)), dtype=np.float32)
+        best, second = np.empty((2, len(rows)), dtype=np.float32)
         place = np.full(self.k, -1)
         place[step.movers] = np.arange(len(step.movers))
         for part in _blocks(len(rows), look.factor.shape[0], len(step.movers)):
@@ -339,10 +335,6 @@ class BoundedAssignment:
 def _blocks(n: int, *widths: int) -> list[slice]:
     """Slices of `n` rows of which float32 numbers of these widths stay in cache."""
     return slices(n, max(1, BLOCK // (4 * max(widths))))
-
-
-def _length(rows: Index | slice) -> int:
-    return rows.stop - rows.start if isinstance(rows, slice) else len(rows)
 
 
 @overload

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, host_rounding, product
 from mnist_kmeans_mlx.engine.centers import Centers, more_of_sums
 from mnist_kmeans_mlx.engine.host.rows import HostRows
 from mnist_kmeans_mlx.engine.host.sketch import Sketch, TurningSketch
-from mnist_kmeans_mlx.engine.points import Float32, Index, Labels
+from mnist_kmeans_mlx.engine.points import Float32, Index, Labels, taken
 
 # With fewer centres than this, or in a sketch, a row is compared with its own no more quickly than
 # with all.
@@ -75,12 +76,7 @@ class Comparison:
     def sketched(cls, rows: HostRows, centers: Centers, sketch: TurningSketch) -> Comparison:
         """Of sketched rows with the centres."""
         factor, tolerance = sketched(rows, centers, sketch)
-
-        def chosen(index: Index | slice) -> Float32:
-            if isinstance(index, slice):
-                return sketch.rows[index]
-            return np.take(sketch.rows, index, axis=0)
-
+        chosen = partial(taken, sketch.rows)
         return cls(chosen, factor, None, -2 * factor[-2], tolerance, centers.largest_norm)
 
     def of_some(self, centers: Index) -> Comparison:

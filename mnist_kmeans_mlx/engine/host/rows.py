@@ -13,7 +13,7 @@ from mnist_kmeans_mlx.engine.differences import NARROW, to_each
 from mnist_kmeans_mlx.engine.frame import EXACT_FLOAT32
 from mnist_kmeans_mlx.engine.host.sketch import Sketch, TurningSketch
 from mnist_kmeans_mlx.engine.host.strategy import Strategy, sketch_bytes, sketch_pays
-from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Points
+from mnist_kmeans_mlx.engine.points import Float32, Float64, Index, Points, length, taken
 from mnist_kmeans_mlx.threads import scratch
 
 
@@ -73,11 +73,9 @@ class HostRows:
 
     def float32(self, index: Index | slice) -> Float32:
         """Moved and scaled rows on the host, in float32."""
-        if self._kept is not None:
-            if isinstance(index, slice):
-                return self._kept[index]
-            return np.take(self._kept, index, axis=0)
-        return self.points.narrow(index)
+        if self._kept is None:
+            return self.points.narrow(index)
+        return np.asarray(taken(self._kept, index))
 
     @property
     def exact_sum_rows(self) -> int:
@@ -86,9 +84,8 @@ class HostRows:
 
     def summable(self, index: Index | slice) -> npt.NDArray[np.floating[Any]]:
         """Moved rows that can be summed exactly in their precision if they are whole."""
-        size = index.stop - index.start if isinstance(index, slice) else len(index)
         points = self.points
-        return points.narrow(index) if size <= self.exact_sum_rows else points.moved(index)
+        return points.narrow(index) if length(index) <= self.exact_sum_rows else points.moved(index)
 
     def distances_sq_to(self, index: Index | slice, row: Float64) -> Float64:
         """Squared distances in float64 of chosen rows to one row, in the moved frame.
@@ -161,12 +158,10 @@ class HostRows:
     def columns(self, index: Index | slice) -> Float32:
         """Moved and scaled rows as columns ``(d + 1, m)`` with a one each, until the next call."""
         points = self.points
-        m = index.stop - index.start if isinstance(index, slice) else len(index)
-        columns = scratch("columns", (points.d + 1, m), np.float32)
+        columns = scratch("columns", (points.d + 1, length(index)), np.float32)
         origin = np.zeros(points.d) if points.integer else points.origin * points.scale
         for column, values, zero in zip(columns, self._columns, origin, strict=False):
-            some = values[index] if isinstance(index, slice) else values.take(index)
-            np.subtract(some, zero, out=column, casting="same_kind")
+            np.subtract(taken(values, index), zero, out=column, casting="same_kind")
         columns[-1] = 1
         return columns
 

@@ -12,7 +12,7 @@ from mnist_kmeans_mlx.engine.points import Float64, Index, Labels
 # Bytes of float64 rows that are split at once where sums are large too.
 SPLIT_BYTES = 16 << 20
 # If more than this share of the rows changed cluster, all are summed.
-FEW = 1 / 2
+CHANGED = 1 / 2
 # With fewer rows in a part, it would take as long to add its sums as to make them.
 FEWEST_SUMMED = 1 << 10
 
@@ -43,7 +43,7 @@ class HostSums:
     def update(self, labels: Labels) -> None:
         """Sum by these labels."""
         before, self._labels = self._labels, labels
-        few = FEW * self.points.n
+        few = CHANGED * self.points.n
         if before is not None and len(changed := np.flatnonzero(labels != before)) < few:
             self._move(changed, before[changed], labels[changed])
         else:
