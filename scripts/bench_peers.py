@@ -42,7 +42,10 @@ def make_arms(device, kernel):
     dtypes, whole = ("float32", "float64"), ("fit", "given")
     scikit_learn = [
         Arm(
-            f"sklearn-{name}-{dtype}", "ScikitLearn", {"algorithm": name, "dtype": dtype}, "", whole
+            f"sklearn-{name}-{dtype}",
+            "ScikitLearn",
+            {"algorithm": name, "dtype": dtype},
+            modes=whole,
         )
         for name in ("lloyd", "elkan")
         for dtype in dtypes

@@ -286,17 +286,16 @@ def main():
 def markdown(results):
     """Table of the ratios: a row for each case, and the medians and least of all."""
     calls = list(dict.fromkeys(r["call"] for r in results))
-    ratios = {(r["case"], r["call"]): r["ratio"]["median"] for r in results}
+    ratios = {call: {} for call in calls}
+    for r in results:
+        ratios[r["call"]][r["case"]] = r["ratio"]["median"]
     fits = {r["case"]: r["milliseconds"]["ours"] for r in results if r["call"] == "fit"}
     lines = [["data", "our fit, ms", *calls], ["---", *["--:"] * (1 + len(calls))]]
     for case in dict.fromkeys(r["case"] for r in results):
-        each = [f"{ratios[case, call]:.2f}" if (case, call) in ratios else "" for call in calls]
+        each = [f"{ratios[call][case]:.2f}" if case in ratios[call] else "" for call in calls]
         lines.append([case, f"{fits[case]:,.1f}" if case in fits else "", *each])
     for name, of in ("median", statistics.median), ("least", min):
-        each = [
-            of([ratio for (_, of_call), ratio in ratios.items() if of_call == c]) for c in calls
-        ]
-        lines.append([f"**{name}**", "", *(f"{ratio:.2f}" for ratio in each)])
+        lines.append([f"**{name}**", "", *(f"{of(ratios[call].values()):.2f}" for call in calls)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

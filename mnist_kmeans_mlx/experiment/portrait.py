@@ -177,10 +177,8 @@ def portray(
         if data.test is not None and data.y_test is not None:
             clusters, _ = predict(model, data.test, device=device, scale=1.0)
             test = score_labels(data.y_test, clusters, infer_data_labels(clusters, digits))
-    named, look = (
-        digit_of(digits),
-        _Beholder(METRICS[known["metric"]], known["unit"], data, members),
-    )
+    named = digit_of(digits)
+    look = _Beholder(METRICS[known["metric"]], known["unit"], data, members)
     faces = tuple(
         look.at(index, np.flatnonzero(labels == index), center, named.get(index))
         for index, center in enumerate(known["centers"])

@@ -130,14 +130,13 @@ def _looks(portrait: Portrait) -> Iterator[_Section]:
         )
         yield _Section("draw", "Draw", "Draw a digit", clusters.drawing(), lead)
     named = any(face.counts for face in portrait.faces)
-    name, lead = (
-        "What the clusters look like",
-        "Each picture is a centroid, the mean of its cluster.",
-    )
+    name = "What the clusters look like"
     if clusters.images_of(portrait) is None:
         name, lead = "How large the clusters are", "How many rows each has"
         lead += ", and the share that has its most frequent label." if named else "."
-    elif named:
+    elif not named:
+        lead = "Each picture is a centroid, the mean of its cluster."
+    else:
         lead = (
             "Each picture is a centroid, the mean of all images of its cluster, filed under the "
             "digit most of them show; below it, how many there are and the share that is this "

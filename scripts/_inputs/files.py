@@ -68,8 +68,9 @@ def loaded(load, path):
 
 
 def write_safetensors(path, matrix):
-    codes = {"f8": "F64", "f4": "F32", "f2": "F16", "u1": "U8", "i8": "I64", "u8": "U64"}
-    codes["b1"] = "BOOL"
+    codes = {
+        "f8": "F64", "f4": "F32", "f2": "F16", "u1": "U8", "i8": "I64", "u8": "U64", "b1": "BOOL",
+    }  # fmt: skip
     path.write_bytes(safetensors_bytes({"a": (codes[matrix.dtype.str[1:]], matrix)}))
 
 
