@@ -51,7 +51,7 @@ def test_sums_and_norms_of_rows(dtype):
     np.testing.assert_array_equal(csr.norms_sq(block), np.square(dense).sum(axis=1))
     np.testing.assert_array_equal(csr.of_rows(np.maximum, block, block.data), dense.max(axis=1))
     labels, total = np.arange(147) % 4, np.ones((4, 13))
-    csr.add(total, block, labels, block.data)
+    csr.add(total[None], block, labels, block.data[None])
     expected = 1 + np.stack([dense[labels == label].sum(axis=0) for label in range(4)])
     np.testing.assert_array_equal(total, expected)
 

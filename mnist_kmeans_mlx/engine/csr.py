@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 # Entries of rows times columns of a product that a thread works on at once, and how few entries at
 # least: with less, what Python does in between counts.
-WORK, ENTRIES = 1 << 21, 1 << 15
+WORK, ENTRIES = 1 << 22, 1 << 16
 # Numbers of a product that are made at once.
 PRODUCTS = 1 << 20
 # Bytes of rows that are made dense at once.
@@ -30,14 +30,33 @@ CANCELLED = 1e-4
 def canonical(rows: Any) -> Any:
     """CSR rows that name each column once, in order: a copy where they do not."""
     if not rows.has_canonical_format:
-        rows = rows.copy()
+        # Twice a counting sort, which is quicker than to sort each row.
+        rows = rows.copy() if rows.has_sorted_indices else rows.tocsc().tocsr()
         rows.sum_duplicates()
     return rows
+
+
+def merged(rows: Any) -> Any:
+    """CSR rows that name each column once, in any order: a copy where they do not."""
+    apart = rows.has_canonical_format or rows.tocsc().has_canonical_format
+    return rows if apart else canonical(rows)
+
+
+def like(rows: Any, data: npt.NDArray[Any]) -> Any:
+    """Rows with other numbers where these have theirs."""
+    return sparse.csr_matrix((data, rows.indices, rows.indptr), shape=rows.shape, copy=False)
+
+
+def scaled(rows: Any, scale: float) -> Any:
+    """Rows times a number, copied unless it is one."""
+    return rows if scale == 1 else like(rows, rows.data * scale)
 
 
 def parts(rows: Any, width: int = 1) -> list[slice]:
     """Slices of rows that are worth a thread's while, for products of this width."""
     n, most, entries = rows.shape[0], max(1, PRODUCTS // width), max(ENTRIES, WORK // width)
+    # As even as they can be.
+    entries = -(-rows.nnz // max(1, -(-rows.nnz // entries)))
     found, start = [], 0
     while start < n:
         full = int(np.searchsorted(rows.indptr, rows.indptr[start] + entries, side="right")) - 1
@@ -86,18 +105,33 @@ def along(rows: Any, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def norms_sq(rows: Any) -> Float64:
     """Squared norms of rows, as they are multiplied with themselves."""
-    squares = sparse.csr_matrix(
-        (np.square(rows.data), rows.indices, rows.indptr), shape=rows.shape, copy=False
-    )
-    found: Float64 = squares @ np.ones(rows.shape[1])
+    found: Float64 = like(rows, np.square(rows.data)) @ np.ones(rows.shape[1])
     return found
 
 
-def add(total: Float64, rows: Any, labels: npt.NDArray[Any], values: Float64) -> None:
-    """Add values of the entries of rows to the sums ``(k, d)`` that these are labelled with."""
+def no_longer(rows: Any) -> Float64:
+    """What no norm of a row is larger than, even where entries are to be merged."""
+    entries = np.diff(rows.indptr)
+    times = np.sqrt(entries) if rows.has_canonical_format else entries
+    longest: Float64 = times * float(max(rows.data.max(initial=0), -rows.data.min(initial=0)))
+    return longest
+
+
+def add(
+    total: Float64,
+    rows: Any,
+    labels: npt.NDArray[Any],
+    values: Float64,
+    change: np.ufunc = np.add,
+) -> None:
+    """Add values of the entries of rows to the sums that these are labelled with, or subtract them.
+
+    Sums ``(width, k, d)`` and values ``(width, entries)`` may each be of several parts.
+    """
     place = along(rows, labels.astype(np.intp) * rows.shape[1])
     place += rows.indices
-    np.add.at(total.reshape(-1), place, values)
+    for own, some in zip(total, values, strict=True):
+        change.at(own.reshape(-1), place, some)
 
 
 def distances_sq(rows: Any, centers: Float64, owner: npt.NDArray[Any], host: Device) -> Float64:

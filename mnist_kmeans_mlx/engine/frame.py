@@ -22,6 +22,8 @@ EXACT_FLOAT32 = 1 << 24
 # A few rows tell whether the mean of a sample is where most are, rather than more than so many
 # times farther off than most reach.
 FEW, DISTANT = 64, 1024
+# Numbers up to here are near one.
+NEAR = 1024
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class Frame:
         """
         limit = float(reach.max(initial=0))
         integer = whole and limit <= EXACT_FLOAT32
-        scale = 1.0 if integer or limit == 0 else power_of_two(limit)
+        # Where they are near one already, to scale them costs a copy.
+        scale = 1.0 if integer or limit == 0 or 0.5 <= limit < NEAR else power_of_two(limit)
         usual = float(reach[reach > 0].min(initial=limit))
         return cls(
             origin=np.zeros(d),

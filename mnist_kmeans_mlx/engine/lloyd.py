@@ -203,7 +203,8 @@ def iterate(
         else:
             with np.errstate(over="ignore"):  # from given centres far off
                 difference = centers - previous
-                difference *= points.scale
+                if points.scale != 1:
+                    difference *= points.scale
                 shift = float(np.square(difference, out=difference).sum())
             converged = "tol" if shift <= tol else ""
         if observe is not None:

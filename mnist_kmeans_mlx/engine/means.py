@@ -24,18 +24,20 @@ def means(points: Points, clusters: Clusters, centers: Float64) -> Float64:
         Centres that labels were found with; rows furthest from them fill empty clusters.
     """
     sums, counts = _relocated(points, clusters, centers)
-    # As in scikit-learn, an empty cluster that found no row sits on the largest one.
-    source = np.where(counts > 0, np.arange(len(counts)), np.argmax(counts))
-    sums, counts = sums[source], counts[source, None]  # copies
+    if not counts.all():
+        # As in scikit-learn, an empty cluster that found no row sits on the largest one.
+        source = np.where(counts > 0, np.arange(len(counts)), np.argmax(counts))
+        sums, counts = sums[source], counts[source]
+    counts, shifts = counts[:, None], points.origin.any()
     if points.integer and points.scale == 1:
         # Exact up to the one division, so the same wherever the origin lies.
-        sums += counts * points.origin
-        sums /= counts
-        return sums
-    sums /= counts
-    sums /= points.scale
-    sums += points.origin
-    return sums
+        return (sums + counts * points.origin if shifts else sums) / counts
+    found: Float64 = sums / counts
+    if points.scale != 1:
+        found /= points.scale
+    if shifts:
+        found += points.origin
+    return found
 
 
 def inertia(way: Way, clusters: Clusters, centers: Float64) -> float:

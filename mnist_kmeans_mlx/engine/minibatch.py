@@ -52,7 +52,8 @@ def step(
     with np.errstate(over="ignore"):  # where inertia leaves float64 as well
         sums = centers * counts[:, None]
         if issparse(batch):
-            csr.add(sums, batch, labels, batch.data * csr.along(batch, shares))
+            values = batch.data * csr.along(batch, shares)
+            csr.add(sums[None], batch, labels, values[None])
         else:
             by_label = csr_matrix((shares, (labels, np.arange(n))), shape=(k, n))
             sums += by_label @ batch.astype(np.float64)

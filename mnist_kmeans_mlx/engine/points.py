@@ -299,6 +299,8 @@ class Points:
         """The same rows as `pick` gives, but sparse ones as a CSR matrix."""
         if not self.is_sparse:
             return self.pick(index)
+        if self.group.size == 1:
+            return csr.block(self.rows, index)
         owner = np.searchsorted(self.ends, index, side="right")
         mine = csr.block(self.rows, index[owner == self.group.rank] - self.offset)
         lengths = self.group.gather(np.diff(mine.indptr).astype(np.int64))

@@ -40,80 +40,86 @@ class SparseComparison:
         self.centers, self.host = centers, device.host
         largest = float(max(centers.max(), -centers.min()))
         self._scale = 1.0 if largest == 0 or NEAR < largest < FAR else power_of_two(largest)
-        scaled = centers if self._scale == 1 else centers * self._scale
-        # For each column what all centres have there, side by side.
-        self._columns = np.ascontiguousarray(scaled.T)
-        self._norms_sq = np.einsum("ij,ij->i", scaled, scaled)
+        self._scaled = centers if self._scale == 1 else centers * self._scale
+        self._norms_sq = np.einsum("ij,ij->i", self._scaled, self._scaled)
         self._norms = np.sqrt(self._norms_sq)
         self._largest = float(self._norms.max())
-        self._narrow = self._columns.astype(np.float32) if len(centers) >= FEW else None
 
-    def labels(self, rows: Any) -> tuple[Labels, int]:
+    @cached_property
+    def _factors(self) -> npt.NDArray[Any]:
+        """For each column -2 times what all centres have there, side by side."""
+        return np.multiply(self._scaled.T, -2, order="C")
+
+    @cached_property
+    def _narrow_factors(self) -> npt.NDArray[Any]:
+        """The same in float32."""
+        return np.multiply(self._scaled.T, -2, order="C", dtype=np.float32, casting="same_kind")
+
+    def labels(self, rows: Any, norms: Float64 | None = None) -> tuple[Labels, int]:
         """The nearest centre of each row, of equally near ones the first; how many were in doubt.
 
         Parameters
         ----------
         rows : CSR matrix of shape (n, d)
             Finite numbers of any real dtype.
+        norms : ndarray of shape (n,), float64, optional
+            What is known to be no less than their norms.
         """
         labels = np.zeros(rows.shape[0], dtype=np.int32)
         if len(self.centers) == 1:
             return labels, 0
 
-        # To merge entries of the same column takes longer than to compare: not for all.
-        apart = bool(rows.has_canonical_format)
+        factors = self._narrow_factors if len(self.centers) >= FEW else self._factors
 
         def decide(part: slice) -> int:
+            block = csr.block(rows, part)
             with np.errstate(over="ignore", invalid="ignore"):
-                labels[part], doubtful = self._nearest(csr.block(rows, part), apart)
+                longest = csr.no_longer(block) if norms is None else norms[part]
+                labels[part], doubtful = self._nearest(block, longest * self._scale, factors)
             return doubtful
 
         return labels, sum(csr.each(decide, rows, self.host, len(self.centers)))
 
-    def _nearest(self, block: Any, apart: bool) -> tuple[Labels, int]:
+    def _nearest(self, block: Any, norms: Float64, factors: npt.NDArray[Any]) -> tuple[Labels, int]:
         """The same of a block: float32 decides most rows, float64 most others."""
-        scaled = block if self._scale == 1 else block * self._scale
-        row: Any = slice(None)
-        label = np.empty(block.shape[0], dtype=np.int32)
-        if apart and self._narrow is not None:
-            label, row = self._least(self._scores(scaled, self._narrow), scaled, 2.0**-24, apart)
-            if len(row) == 0:
-                return label, 0
-            block, scaled = block[row], scaled[row]
-        scores = self._scores(scaled, self._columns)
-        label[row], doubtful = self._least(scores, scaled, 2.0**-53, apart)
+        scores = self._scores(csr.scaled(block, self._scale), factors)
+        label, doubtful = self._least(scores, np.diff(block.indptr), norms)
         if len(doubtful) == 0:
             return label, 0
-        merged = csr.canonical(block[doubtful])
-        again, left = self._differ(merged, scores[doubtful])
-        doubtful = doubtful[left]
-        label[doubtful if isinstance(row, slice) else row[doubtful]] = again
-        return label, len(doubtful)
+        rest = block[doubtful]
+        if factors.dtype == np.float32:
+            label[doubtful], number = self._nearest(rest, norms[doubtful], self._factors)
+            return label, number
+        among = scores[:, doubtful].T
+        label[doubtful] = among.argmin(axis=1)
+        again, left = self._differ(csr.canonical(rest), among)
+        label[doubtful[left]] = again
+        return label, len(left)
 
-    def _scores(self, scaled: Any, columns: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Scores ``(m, k)``, in the precision of the columns."""
-        scores: npt.NDArray[Any] = scaled.astype(columns.dtype, copy=False) @ columns
-        scores *= -2
-        scores += self._norms_sq.astype(columns.dtype)
+    def _scores(self, scaled: Any, factors: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Scores ``(k, m)``, in the precision of the factors."""
+        if factors.dtype != scaled.dtype:
+            scaled = csr.like(scaled, scaled.data.astype(factors.dtype))
+        scores = np.ascontiguousarray((scaled @ factors).T)
+        scores += self._norms_sq.astype(factors.dtype)[:, None]
         return scores
 
     def _least(
-        self, scores: npt.NDArray[Any], scaled: Any, roundoff: float, apart: bool
+        self, scores: npt.NDArray[Any], entries: Index, norms: Float64
     ) -> tuple[Labels, Index]:
         """Where the least score of each row is, and which rows these leave in doubt."""
-        label = scores.argmin(axis=1).astype(np.int32)
-        best = scores[np.arange(len(label)), label].astype(np.float64)
-        # No norm is larger than this.
-        most = int(np.diff(scaled.indptr).max(initial=0))
-        times = np.sqrt(most) if apart else most
-        norm = times * max(scaled.data.max(initial=0), -scaled.data.min(initial=0))
-        slope, constant = self._rounding(most, roundoff)
-        limit = best + 2 * self._largest * (slope * norm + constant * self._largest)
+        best = scores.min(axis=0).astype(np.float64)
+        slope, constant = self._rounding(entries, np.finfo(scores.dtype).eps / 2)
+        limit = best + 2 * self._largest * (slope * norms + constant * self._largest)
         # What was rounded up is in doubt, and so is whatever is not a number.
-        near = ~(scores > limit.astype(scores.dtype)[:, None])
-        if np.count_nonzero(near) == len(label) and np.isfinite(best).all():
+        near = np.flatnonzero(scores <= limit.astype(scores.dtype))
+        center, row = np.divmod(near, len(best))
+        label = np.zeros(len(best), dtype=np.int32)
+        label[row] = center
+        if len(row) == len(label) and np.isfinite(best).all():
             return label, np.zeros(0, dtype=np.intp)
-        return label, np.flatnonzero((np.count_nonzero(near, axis=1) > 1) | ~np.isfinite(best))
+        number = np.bincount(row, minlength=len(label))
+        return label, np.flatnonzero((number != 1) | ~np.isfinite(best))
 
     def _rounding(self, entries: Any, roundoff: float) -> tuple[Any, float]:
         """What norms of a row and a centre, and of a centre squared, are in the error of a score.
@@ -121,7 +127,7 @@ class SparseComparison:
         Factors are rounded, each of so many sums, and the squared norm, of one product for each
         feature, in float64.
         """
-        constant = 4 * roundoff + (len(self._columns) + 4) * 2.0**-53
+        constant = 4 * roundoff + (self.centers.shape[1] + 4) * 2.0**-53
         return 2.02 * roundoff * (entries + 6), 1.01 * constant
 
     def _differ(self, block: Any, scores: Float64) -> tuple[Labels, Index]:
@@ -130,7 +136,7 @@ class SparseComparison:
         Where all are whole numbers, scores are exact. Centres with the same product differ by their
         norms alone, such as all those that share no column with a row: the least score is right.
         """
-        scaled = block if self._scale == 1 else block * self._scale
+        scaled = csr.scaled(block, self._scale)
         whole = self._is_whole and np.all(block.data == np.rint(block.data))
         if whole and csr.norms_sq(scaled).max() < 2.0**50:
             left = np.flatnonzero(~np.isfinite(scores).all(axis=1))
@@ -162,7 +168,7 @@ class SparseComparison:
 
     def _untold(self, scaled: Any, scores: Float64) -> Index:
         """Rows of which the least score may not be that of the nearest centre."""
-        close, products = self._close(scaled, scores), scaled @ self._columns
+        close, products = self._close(scaled, scores), scaled @ self._factors
         lowest = np.where(close, products, np.inf).min(axis=1)
         highest = np.where(close, products, -np.inf).max(axis=1)
         told = (np.count_nonzero(close, axis=1) < 2) | (lowest == highest)
@@ -171,7 +177,7 @@ class SparseComparison:
     @cached_property
     def _sparse(self) -> Any:
         """The scaled centres as a CSR matrix: seeds, at least, are as sparse as rows."""
-        return sparse.csr_matrix(self._columns.T)
+        return sparse.csr_matrix(self._scaled)
 
     @cached_property
     def _is_whole(self) -> bool:
@@ -189,30 +195,34 @@ class SparseComparison:
         out : ndarray of shape (n, k)
             Takes the distances, which are exactly zero where row and centre are equal.
         """
-        rows = csr.canonical(rows)
+        rows, norms_sq = csr.merged(rows), self._norms_sq
 
         def measure(part: slice) -> None:
-            block = csr.block(rows, part)
+            block, found = csr.block(rows, part), out[part]
             with np.errstate(over="ignore", invalid="ignore"):
-                scaled = block if self._scale == 1 else block * self._scale
-                size = csr.norms_sq(scaled)[:, None] + self._norms_sq
-                squared = scaled @ self._columns
-                squared *= -2
+                scaled = csr.scaled(block, self._scale)
+                own = csr.norms_sq(scaled)
+                squared, size = scaled @ self._factors, np.add.outer(own, norms_sq)
                 squared += size
+                least, most = own.min() + norms_sq.min(), own.max() + norms_sq.max()
+                if least > NEAR**2 and most < FAR**2 and squared.min() > csr.CANCELLED * most:
+                    np.sqrt(squared, out=squared)
+                    np.divide(squared, self._scale, out=found, casting="same_kind")
+                    return
                 lost = ~(squared > csr.CANCELLED * size)
                 odd = ~((size > NEAR**2) & (size < FAR**2))
                 row, center = np.nonzero(lost & ~odd)
                 if len(row) > 0:
                     squared[row, center] = csr.pairs_sq(scaled, row, self._sparse, center)
-                found = np.sqrt(squared) / self._scale
+                measured = np.sqrt(squared) / self._scale
             nothing = csr.of_rows(np.maximum, block, np.abs(block.data)) == 0
             nothing = nothing[:, None] & ~self.centers.any(axis=1)
-            found[nothing] = 0
+            measured[nothing] = 0
             row, center = np.nonzero(odd & ~nothing)
             for few in csr.dense_parts(len(row), block.shape[1]):
                 own = self.centers[center[few]]
-                found[row[few], center[few]] = euclidean(block[row[few]].toarray(), own)
+                measured[row[few], center[few]] = euclidean(block[row[few]].toarray(), own)
             with np.errstate(over="ignore"):
-                out[part] = found
+                found[:] = measured
 
         csr.each(measure, rows, self.host, len(self.centers))

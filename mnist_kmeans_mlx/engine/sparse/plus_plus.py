@@ -62,26 +62,23 @@ def plus_plus(
 
 def _distances_sq(points: Points, norms_sq: Float64, candidates: Any) -> Float64:
     """Squared distances ``(t, n)`` of all rows to some others, exactly zero between equal ones."""
-    candidates = csr.block(candidates, slice(None)) * points.scale
-    own, columns = csr.norms_sq(candidates), np.ascontiguousarray(candidates.toarray().T)
+    candidates = csr.scaled(csr.block(candidates, slice(None)), points.scale)
+    own, factors = csr.norms_sq(candidates), np.multiply(candidates.toarray().T, -2, order="C")
     result = np.empty((len(own), points.n))
 
     def measure(part: slice) -> None:
-        block = csr.block(points.rows, part)
-        if points.scale != 1:
-            block = block * points.scale
-        squared = result[:, part]
-        squared[:] = (block @ columns).T
+        block = csr.scaled(csr.block(points.rows, part), points.scale)
         # In scikit-learn's order, so that there is no other last digit.
-        squared *= -2
-        squared += own[:, None]
+        squared = np.add((block @ factors).T, own[:, None], out=result[:, part])
         squared += norms_sq[part]
-        if points.integer and 4 * (own.max() + norms_sq[part].max()) < 2.0**53:
+        largest = own.max() + norms_sq[part].max()
+        if points.integer and 4 * largest < 2.0**53:
             return  # whole numbers, none of which is rounded
-        lost = squared <= csr.CANCELLED * (own[:, None] + norms_sq[part])
-        number, row = np.nonzero(lost)
+        number, row = np.nonzero(squared <= csr.CANCELLED * largest)
+        lost = squared[number, row] <= csr.CANCELLED * (own[number] + norms_sq[part][row])
+        number, row = number[lost], row[lost]
         if len(row) > 0:
-            squared[lost] = csr.norms_sq(block[row] - candidates[number])
+            squared[number, row] = csr.norms_sq(block[row] - candidates[number])
 
     csr.each(measure, points.rows, points.host, len(own))
     return result

@@ -31,7 +31,9 @@ class SparseWay:
         self.norms_sq = np.empty(points.n)
         for part in csr.parts(points.rows):
             block = csr.block(points.rows, part)
-            self.norms_sq[part] = csr.norms_sq(block if points.scale == 1 else block * points.scale)
+            self.norms_sq[part] = csr.norms_sq(csr.scaled(block, points.scale))
+        with np.errstate(over="ignore"):
+            self._norms = np.sqrt(self.norms_sq) / points.scale * (1 + 1e-9)
         self.norm_sq = points.norm_sq(self.norms_sq)
 
     @property  # which all ranks find together: none may wait for another's lock
@@ -51,9 +53,8 @@ class SparseWay:
     def assign(self, asked: Sequence[tuple[SparseClusters, Float64]]) -> None:
         """Give each row to the nearest of some centres."""
         for clusters, centers in asked:
-            labels, doubtful = SparseComparison(centers, self.points.device).labels(
-                self.points.rows
-            )
+            compared = SparseComparison(centers, self.points.device)
+            labels, doubtful = compared.labels(self.points.rows, self._norms)
             clusters.begin(labels)
             clusters.rechecked = doubtful
 
@@ -117,14 +118,15 @@ class SparseClusters:
         heavy = None if points.weights is None else points.weights[index]
         for part in csr.parts(rows):
             block, own = csr.block(rows, part), labels[part]
-            values, weights = block.data * points.scale, np.ones(block.shape[0])
+            values, weights = csr.scaled(block, points.scale).data, np.ones(block.shape[0])
             if heavy is not None:
                 weights = heavy[part]
-                values *= csr.along(block, weights)
-            changes = [(own, 1)] if less is None else [(own, 1), (less[part], -1)]
+                values = values * csr.along(block, weights)
+            changes = (
+                [(np.add, own)] if less is None else [(np.add, own), (np.subtract, less[part])]
+            )
             split_rows, split_weights = self._of_rows.split(values), self._of_weights.split(weights)
-            for label, sign in changes:
-                for total, some in zip(self._row_parts, split_rows, strict=True):
-                    csr.add(total, block, label, some if sign == 1 else -some)
+            for change, label in changes:
+                csr.add(self._row_parts, block, label, split_rows, change)
                 for count, share in zip(self._weight_parts, split_weights, strict=True):
-                    count += sign * np.bincount(label, share, len(count))
+                    change.at(count, label, share)
