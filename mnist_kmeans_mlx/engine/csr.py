@@ -164,7 +164,8 @@ def distances_sq(rows: Any, centers: Float64, owner: npt.NDArray[Any], host: Dev
             result = size + of_rows(np.add, some, beside)
             lost = np.flatnonzero(~(result > CANCELLED * size) & (size != 0))
         if len(lost) > 0:
-            result[lost] = pairs_sq(some, lost, sparse.csr_matrix(centers), owner[part][lost])
+            used, center = np.unique(owner[part][lost], return_inverse=True)
+            result[lost] = pairs_sq(some, lost, sparse.csr_matrix(centers[used]), center)
         found[part] = result
 
     each(measure, rows, host)

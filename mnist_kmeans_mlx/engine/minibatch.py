@@ -57,7 +57,7 @@ def step(
         else:
             by_label = csr_matrix((shares, (labels, np.arange(n))), shape=(k, n))
             sums += by_label @ batch.astype(np.float64)
-        np.divide(sums, total[:, None], out=sums, where=found[:, None])
+        sums /= np.where(found, total, 1)[:, None]
     sums[~found] = centers[~found]
     return sums, total, nearest.inertia(batch, labels, weights)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
+from scipy.sparse import csr_matrix
 
 from mnist_kmeans_mlx.device import Device
 from mnist_kmeans_mlx.engine import csr
@@ -23,6 +23,8 @@ from mnist_kmeans_mlx.engine.points import Float64, Index, Labels
 NEAR, FAR = 1e-10, 1e10
 # With fewer centres than this, products in float32 are no quicker.
 FEW = 8
+# With fewer entries than this share of the columns, centres are asked for theirs alone.
+SPARSE = 16
 
 
 class SparseComparison:
@@ -69,26 +71,27 @@ class SparseComparison:
         if len(self.centers) == 1:
             return labels, 0
 
-        factors = self._narrow_factors if len(self.centers) >= FEW else self._factors
+        dtype: Any = np.float32 if len(self.centers) >= FEW else np.float64
 
         def decide(part: slice) -> int:
             block = csr.block(rows, part)
             with np.errstate(over="ignore", invalid="ignore"):
                 longest = csr.no_longer(block) if norms is None else norms[part]
-                labels[part], doubtful = self._nearest(block, longest * self._scale, factors)
+                labels[part], doubtful = self._nearest(block, longest * self._scale, dtype)
             return doubtful
 
         return labels, sum(csr.each(decide, rows, self.host, len(self.centers)))
 
-    def _nearest(self, block: Any, norms: Float64, factors: npt.NDArray[Any]) -> tuple[Labels, int]:
+    def _nearest(self, block: Any, norms: Float64, dtype: Any) -> tuple[Labels, int]:
         """The same of a block: float32 decides most rows, float64 most others."""
-        scores = self._scores(csr.scaled(block, self._scale), factors)
+        scores = self._products(csr.scaled(block, self._scale), dtype)
+        scores += self._norms_sq.astype(scores.dtype)[:, None]
         label, doubtful = self._least(scores, np.diff(block.indptr), norms)
         if len(doubtful) == 0:
             return label, 0
         rest = block[doubtful]
-        if factors.dtype == np.float32:
-            label[doubtful], number = self._nearest(rest, norms[doubtful], self._factors)
+        if scores.dtype == np.float32:
+            label[doubtful], number = self._nearest(rest, norms[doubtful], np.float64)
             return label, number
         among = scores[:, doubtful].T
         label[doubtful] = among.argmin(axis=1)
@@ -96,13 +99,21 @@ class SparseComparison:
         label[doubtful[left]] = again
         return label, len(left)
 
-    def _scores(self, scaled: Any, factors: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Scores ``(k, m)``, in the precision of the factors."""
-        if factors.dtype != scaled.dtype:
-            scaled = csr.like(scaled, scaled.data.astype(factors.dtype))
-        scores = np.ascontiguousarray((scaled @ factors).T)
-        scores += self._norms_sq.astype(factors.dtype)[:, None]
-        return scores
+    def _products(self, scaled: Any, dtype: Any = np.float64) -> npt.NDArray[Any]:
+        """Products ``(k, m)`` of centres and rows, times -2."""
+        (m, d), k = scaled.shape, len(self.centers)
+        if SPARSE * scaled.nnz < d:  # of the columns that they have: no matter how wide they are
+            used, place = np.unique(scaled.indices, return_inverse=True)
+            factors = np.multiply(self._scaled[:, used].T, -2, order="C")
+            scaled = csr_matrix((scaled.data, place, scaled.indptr), shape=(m, len(used)))
+        elif dtype == np.float32:
+            factors = self._narrow_factors
+            scaled = csr.like(scaled, scaled.data.astype(dtype))
+        else:
+            factors = self._factors
+        if k == 2:  # one by one is quicker
+            return np.stack([scaled @ column for column in factors.T])
+        return np.ascontiguousarray((scaled @ factors).T)
 
     def _least(
         self, scores: npt.NDArray[Any], entries: Index, norms: Float64
@@ -168,7 +179,7 @@ class SparseComparison:
 
     def _untold(self, scaled: Any, scores: Float64) -> Index:
         """Rows of which the least score may not be that of the nearest centre."""
-        close, products = self._close(scaled, scores), scaled @ self._factors
+        close, products = self._close(scaled, scores), self._products(scaled).T
         lowest = np.where(close, products, np.inf).min(axis=1)
         highest = np.where(close, products, -np.inf).max(axis=1)
         told = (np.count_nonzero(close, axis=1) < 2) | (lowest == highest)
@@ -177,7 +188,7 @@ class SparseComparison:
     @cached_property
     def _sparse(self) -> Any:
         """The scaled centres as a CSR matrix: seeds, at least, are as sparse as rows."""
-        return sparse.csr_matrix(self._scaled)
+        return csr_matrix(self._scaled)
 
     @cached_property
     def _is_whole(self) -> bool:
