@@ -55,8 +55,9 @@ def scaled(rows: Any, scale: float) -> Any:
 def parts(rows: Any, width: int = 1) -> list[slice]:
     """Slices of rows that are worth a thread's while, for products of this width."""
     n, most, entries = rows.shape[0], max(1, PRODUCTS // width), max(ENTRIES, WORK // width)
-    # As even as they can be.
-    entries = -(-rows.nnz // max(1, -(-rows.nnz // entries)))
+    # About even, so that there is no small one at the end.
+    even = rows.nnz // max(1, -(-rows.nnz // entries))
+    entries = min(entries, even + even // 64 + 1)
     found, start = [], 0
     while start < n:
         full = int(np.searchsorted(rows.indptr, rows.indptr[start] + entries, side="right")) - 1

@@ -118,7 +118,7 @@ class Nearest:
         In the units of the rows squared; infinite where float64 does not reach.
         """
         if issparse(rows):
-            return csr.distances_sq(csr.canonical(rows), self.centers, labels, self.device.host)
+            return csr.distances_sq(csr.merged(rows), self.centers, labels, self.device.host)
         n, d = rows.shape
         costs = np.empty(n)
 
