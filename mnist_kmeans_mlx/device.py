@@ -26,6 +26,11 @@ FLOAT32_ROUNDOFF = 2.0**-24
 FEWEST_FOR_THREAD = 1 << 15
 # With fewer products of two numbers, waking a thread takes longer than it saves.
 FEWEST_PRODUCTS = 1 << 24
+# So few products of two numbers some kernels of OpenBLAS make without packing the matrices first
+# (kernel/x86_64/sgemm_small_kernel_permit_skylakex.c). With one matrix narrow, to pack the other
+# takes as long as to multiply it; wider than this it is worth its while.
+UNPACKED, NARROWEST_PACKED = 10**6, 128
+UNPACKING = {"SkylakeX", "Cooperlake", "SapphireRapids"}
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -102,8 +107,11 @@ class Device:
             return product(a, b)
         found = np.empty((m, n), dtype=np.float32)
 
+        # Rows that were turned around are quicker to multiply as they were.
+        turned = m <= NARROWEST_PACKED and b.T.flags.c_contiguous
+
         def multiply(part: slice) -> None:
-            found[:, part] = product(a, b[:, part])
+            found[:, part] = product(b.T[part], a.T).T if turned else product(a, b[:, part])
 
         self.map(multiply, slices(n, -(-n // self.workers)))
         return found
@@ -317,7 +325,45 @@ def product(a: Any, b: Any, out: Any = None) -> Any:
     (numpy#24067, numpy#29820).
     """
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        if a.ndim == b.ndim == 2 and a.shape[0] * b.size > UNPACKED and _unpacks():
+            (m, d), k = a.shape, b.shape[1]
+            if b.size <= a.size and k <= NARROWEST_PACKED and 8 * d * k <= UNPACKED:
+                return _by_rows(a, b, out)
+            if a.size < b.size and 128 * m * k <= UNPACKED:
+                return _by_terms(a, b, out)
         return np.matmul(a, b, out=out)
+
+
+def _by_rows(a: Any, b: Any, out: Any) -> Any:
+    """``a @ b`` of a tall matrix and a narrow one, some rows at a time."""
+    (m, d), k = a.shape, b.shape[1]
+    step = UNPACKED // (d * k) // 8 * 8
+    stop = m // step * step
+    b = np.ascontiguousarray(b)
+    if out is None:
+        out = np.empty((m, k), dtype=np.result_type(a, b))
+    np.matmul(a[:stop].reshape(-1, step, d), b, out=out[:stop].reshape(-1, step, k))
+    np.matmul(a[stop:], b, out=out[stop:])
+    return out
+
+
+def _by_terms(a: Any, b: Any, out: Any) -> Any:
+    """``a @ b`` of a wide matrix and a tall one, some terms of the sums at a time."""
+    (m, d), k = a.shape, b.shape[1]
+    step = UNPACKED // (m * k)
+    stop = d // step * step
+    parts = np.matmul(
+        np.moveaxis(a[:, :stop].reshape(m, -1, step), 0, 1), b[:stop].reshape(-1, step, k)
+    )
+    out = np.matmul(a[:, stop:], b[stop:], out=out)
+    out += parts.sum(axis=0)
+    return out
+
+
+@lru_cache
+def _unpacks() -> bool:
+    """Whether NumPy's BLAS multiplies small matrices as they are."""
+    return any(getattr(library, "architecture", None) in UNPACKING for library in _blas())
 
 
 def slices(n: int, step: int) -> list[slice]:

@@ -11,7 +11,8 @@ from doubles import make_device
 from threadpoolctl import threadpool_info
 
 from mnist_kmeans_mlx import KMeans
-from mnist_kmeans_mlx.device import Device, DeviceError, describe, resolve
+from mnist_kmeans_mlx import device as devices
+from mnist_kmeans_mlx.device import Device, DeviceError, describe, product, resolve
 
 UNSET = {k: v for k, v in os.environ.items() if k != "MLX_ENABLE_TF32"}
 
@@ -52,6 +53,25 @@ def test_matmul(device):
     with mx.stream(found.mlx):
         product = np.array(found.matmul(mx.array(a), mx.array(b)))
     np.testing.assert_allclose(product, a.astype(np.float64) @ b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("unpacks", [True, False])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("m", "d", "k"),
+    [(5000, 784, 20), (1337, 784, 5), (131, 2000, 8), (10, 1797, 65), (20, 9001, 98), (3, 4, 5)],
+)
+def test_products_are_those_of_numpy(monkeypatch, unpacks, dtype, m, d, k):
+    monkeypatch.setattr(devices, "_unpacks", lambda: unpacks)
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(-9, 9, (m, d)).astype(dtype), rng.integers(-9, 9, (d, k)).astype(dtype)
+    # Whole numbers this small are multiplied exactly, in any order.
+    expected, out = a.astype(int) @ b.astype(int), np.empty((m, 2 * k), dtype)[:, ::2]
+    np.testing.assert_array_equal(product(a, b), expected)
+    np.testing.assert_array_equal(product(np.asfortranarray(a), np.asfortranarray(b)), expected)
+    assert product(a, b, out=out) is out
+    np.testing.assert_array_equal(out, expected)
+    assert product(a, b).dtype == dtype
 
 
 def test_description_names_what_a_bug_report_needs(device):

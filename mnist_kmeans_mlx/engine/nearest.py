@@ -24,8 +24,9 @@ from mnist_kmeans_mlx.engine.points import Float64, Labels
 from mnist_kmeans_mlx.engine.ways import Compared, ComparedSparse, comparing
 from mnist_kmeans_mlx.threads import scratch
 
-# Bytes of float64 rows, or of their distances, that a core works on at once, in its cache.
-BLOCK = 1 << 19
+# Bytes of float64 rows, or of their distances, that a core works on at once, in its cache. With
+# fewer, threads wait for the interpreter.
+BLOCK = 1 << 21
 # Below this share of what the product adds and subtracts, cancellation has cost it six digits.
 CANCELLED = 1e-6
 # Between these float32 holds squares of centres, and of rows a good deal farther off.

@@ -20,7 +20,7 @@ from mnist_kmeans_mlx.engine.seeding.sampling import (
 )
 
 # Bytes of distances of narrow rows that a core works on at once.
-BLOCK = 1 << 19
+BLOCK = 1 << 20
 
 
 def pays(rows: HostRows, k: int, n: int) -> bool:

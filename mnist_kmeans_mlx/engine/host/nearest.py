@@ -16,7 +16,7 @@ from mnist_kmeans_mlx.threads import scratch
 
 # Bytes of float32 rows, and of scores, that a core works on at once. With less, threads wait for
 # the interpreter.
-ROWS, SCORES = 1 << 20, 1 << 21
+ROWS, SCORES = 1 << 22, 1 << 21
 # Fewest rows of a block: with fewer, BLAS mostly copies the centres.
 FEWEST = 128
 # Of shorter rows, to take the product of each with itself takes longer than one of all squares.
