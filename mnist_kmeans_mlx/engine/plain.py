@@ -7,7 +7,8 @@ one-hot labels ``(r, k, n)``. No threads, no blocks, no bounds from one iteratio
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,8 @@ from mnist_kmeans_mlx.engine.seeding.sampling import (
 ROUNDOFF, TINIEST = 2.0**-53, np.finfo(np.float64).tiny
 # Bytes of scores that are worked on at once: they stay in cache.
 SCORES_BYTES = 1 << 20
+# If more than this share of the rows changed cluster, all are summed.
+CHANGED = 1 / 2
 
 
 class PlainWay:
@@ -40,13 +43,15 @@ class PlainWay:
         self.raw, self.rows = points.raw(slice(None)), np.empty((points.n, points.d))
         self.norms_sq, self.norm_sq, self.mean_variance = points.convert(self.rows.__setitem__)
         self._norms = np.sqrt(self.norms_sq)
-        self._columns = np.ascontiguousarray(np.column_stack([self.rows, np.ones(points.n)]).T)
+        self._columns = np.ones((points.d + 1, points.n))
+        self._columns[:-1] = self.rows.T
         largest = 4 * float(self.norms_sq.max(initial=0))
         self._products_are_exact = points.integer and largest <= EXACT_FLOAT64
-        # What a cluster sums of each row: its parts, which float64 adds without error, and weight.
+        # What a cluster sums of each row: parts of it and of its weight, ``(parts, n, d or 1)``,
+        # which float64 adds without error.
         weights = points.weighted(np.ones(points.n))
-        parts = points.row_sums.split(self.rows * weights[:, None])
-        self._summed = np.hstack([*parts, points.weight_sums.split(weights).T])
+        rows = points.row_sums.split(points.weighted(self.rows.T).T)
+        self.summed = rows, points.weight_sums.split(weights)[:, :, None]
 
     def clusters(self, k: int, settled: bool = False) -> PlainClusters:
         """Of a new restart."""
@@ -64,10 +69,9 @@ class PlainWay:
             k, each = close.shape[1], centers.reshape(-1, self.points.d)
             nearest = decide_pairs(self.raw[row], pair, each, center + k * restart[pair])
             close[restart, nearest - k * restart, row] = True
-        labels, sums, counts = self.sums(close)
         rechecked = np.bincount(restart, minlength=len(asked)).tolist()
-        for (clusters, _), *found in zip(asked, labels, sums, counts, rechecked, strict=True):
-            clusters.take(*found)
+        for (clusters, _), own, number in zip(asked, close, rechecked, strict=True):
+            clusters.take(own, number)
 
     def _close(self, centers: Float64) -> npt.NDArray[np.bool_]:
         """Which centres ``(r, k, d)`` may be nearest to each row: True in ``(r, k, n)``.
@@ -90,16 +94,6 @@ class PlainWay:
         factors = np.concatenate([-2 * moved, norms_sq[..., None]], axis=-1)
         scores: Float64 = product(factors.reshape(-1, self.points.d + 1), self._columns)
         return scores.reshape(*norms_sq.shape, -1)
-
-    def sums(self, labels: npt.NDArray[np.bool_]) -> tuple[Labels, Float64, Float64]:
-        """Labels ``(r, n)``, sums and weights of clusters, by ``(r, k, n)``: which row is whose."""
-        (r, k, n), d = labels.shape, self.points.d
-        one_hot = labels.astype(np.float64)
-        found = product(one_hot.reshape(r * k, n), self._summed).reshape(r, k, -1)
-        width = self.points.row_sums.width * d
-        parts = np.moveaxis(found[:, :, :width].reshape(r, k, -1, d), 2, 0)
-        counts = np.moveaxis(found[:, :, width:], 2, 0)
-        return (np.arange(k) @ one_hot).astype(np.int32), joined(parts), joined(counts)
 
     def side_by_side(self, k: int) -> tuple[int, int]:
         """How many threads may each have a restart, and how many of these they take together."""
@@ -125,14 +119,12 @@ class PlainWay:
         exact = exact_distances(points, float(self.norms_sq.max(initial=0)))
         drawn = np.stack([first_row(points, source) for source in sources])
         chosen, nearest = [drawn[:, 0]], np.zeros((len(sources), points.n), dtype=np.int32)
-        closest = self._closest(drawn, np.full(nearest.shape, np.inf))[:, 0]
+        none = np.full(nearest.shape, np.inf)
+        closest = self._closest(drawn, *self._distances(drawn), none)[:, 0]
         for step in range(1, k):
             draws = np.stack([source.uniform(size=trials) for source in sources])
             drawn = self._drawn(exact, points.weighted(closest), draws)
-            after = self._closest(drawn, closest)
-            left = points.weighted(after)
-            best = least(left.sum(axis=-1), partial(_exactly, exact, left))
-            after = after[each, best]
+            best, after = self._best(exact, drawn, closest)
             np.copyto(nearest, step, where=after < closest)
             chosen.append(drawn[each, best])
             closest = after
@@ -147,31 +139,56 @@ class PlainWay:
         aims, slack = draws * running[:, -1:], ROUNDED * running[:, -1]
         found = np.stack([*map(np.searchsorted, running, aims)])
         for source, (sums, aim, place) in enumerate(zip(running, aims, found, strict=True)):
-            np.minimum(place, len(sums) - 1, out=place)
-            gaps = [sums[place] - aim, np.where(place > 0, aim - sums[place - 1], np.inf)]
-            if np.min(gaps) <= slack[source]:
+            around = sums.take([place - 1, place], mode="clip")
+            if np.abs(around - aim).min() <= slack[source]:
                 sums = joined(np.cumsum(exact.split(shares[source]), axis=-1))
                 place[:] = np.searchsorted(sums, draws[source] * sums[-1])
         return np.minimum(found, shares.shape[1] - 1)
 
-    def _closest(self, drawn: Index, closest: Float64) -> Float64:
-        """Squared distances ``(r, t, n)`` to the closest seed, if each row drawn is one more.
+    def _best(self, exact: Exact, drawn: Index, closest: Float64) -> tuple[Index, Float64]:
+        """Which of the rows drawn ``(r, t)`` leaves least, and the distances ``(r, n)`` with it.
 
-        Rows drawn are ``(r, t)``; `closest` is ``(r, n)``, without them.
+        Those of the others are made exactly only where rounding might decide.
         """
-        if self.points.d <= NARROW and not self._products_are_exact:
-            distances = np.empty((*drawn.shape, self.points.n))
-            to_each(self._scaled, self._scaled.T[drawn], distances)
-            return np.minimum(distances, closest[:, None], out=distances)
+        distances, error = self._distances(drawn)
+        left = self.points.weighted(np.minimum(distances, closest[:, None]))
+
+        def exactly(seeding: int) -> Float64:
+            one = slice(seeding, seeding + 1)
+            each = self._closest(drawn[one], distances[one], error[one], closest[one])[0]
+            return joined(exact.split(self.points.weighted(each)).sum(axis=-1))
+
+        doubt = 2 * self.points.weighted(error).sum(axis=-1)
+        best = least(left.sum(axis=-1), exactly, doubt)
+        chosen = np.arange(len(best))[:, None], best[:, None]
+        return best, self._closest(drawn[chosen], distances[chosen], error, closest)[:, 0]
+
+    def _distances(self, drawn: Index) -> tuple[Float64, Float64]:
+        """Squared distances ``(r, t, n)`` to rows drawn, and how far ``(r, n)`` they may be off."""
+        points, exact = self.points, np.zeros((len(drawn), self.points.n))
+        if points.d <= NARROW and not self._products_are_exact:
+            distances = np.empty((*drawn.shape, points.n))
+            return to_each(self._scaled, self._scaled.T[drawn], distances), exact
         distances = self._scores(self.rows[drawn], self.norms_sq[drawn])
         distances += self.norms_sq
-        if not self._products_are_exact:
-            # They rule out the rows to which one that is drawn cannot come closer.
-            reach = self._norms + self._norms[drawn].max(axis=1)[:, None]
-            near = distances < (closest + 2 * self._error(reach))[:, None]
-            source, candidate, row = pairs = np.nonzero(near)
-            distances[pairs] = self.points.direct(row, self.raw[drawn[source, candidate]])
-        return np.minimum(distances, closest[:, None], out=distances)
+        if self._products_are_exact:
+            return distances, exact
+        return distances, self._error(self._norms + self._norms[drawn].max(axis=1)[:, None])
+
+    def _closest(
+        self, drawn: Index, distances: Float64, error: Float64, closest: Float64
+    ) -> Float64:
+        """Squared distances ``(r, t, n)`` to the closest seed, if each row drawn is one more.
+
+        Rows drawn are ``(r, t)``; `closest` is ``(r, n)``, without them. `distances` rule out the
+        rows to which one that is drawn cannot come closer; to the others they are made exact.
+        """
+        if error.any():
+            for row, found, limit in zip(drawn, distances, closest + 2 * error, strict=True):
+                for number, own in zip(row, found, strict=True):
+                    near = np.flatnonzero(own < limit)
+                    own[near] = self.points.direct(near, self.raw[number])
+        return np.minimum(distances, closest[:, None])
 
     @cached_property
     def _scaled(self) -> Float64:
@@ -186,28 +203,38 @@ class PlainWay:
         return 2 * (self.points.d + 8) * ROUNDOFF * np.square(reach) + TINIEST
 
 
-def _exactly(exact: Exact, left: Float64, seeding: int) -> Float64:
-    """Potentials ``(t,)`` of what the candidates of one seeding leave ``(s, t, n)``."""
-    return joined(exact.split(left[seeding]).sum(axis=-1))
-
-
 class PlainClusters:
     """Labels and sums of one restart: `Clusters`."""
 
     def __init__(self, way: PlainWay, k: int) -> None:
-        self._way, self._k = way, k
-        self.labels: Labels = np.full(way.points.n, -1, dtype=np.int32)
-        self.sums: Float64 = np.zeros((k, way.points.d))
-        self.counts: Float64 = np.zeros(k)
+        self._way, self._k, n = way, k, way.points.n
+        self.labels: Labels = np.full(n, -1, dtype=np.int32)
         self.changed, self.rechecked = 0, 0
+        self._own = np.zeros((k, n), dtype=bool)
+        self._sums, self._counts = (np.zeros((len(x), k, x.shape[2])) for x in way.summed)
 
     def begin(self, labels: Labels) -> None:
         """Take clusters that seeding found."""
-        found = self._way.sums(labels == np.arange(self._k)[None, :, None])
-        labels, sums, counts = (each[0] for each in found)
-        self.take(labels, sums, counts, 0)
+        self.take(labels == np.arange(self._k)[:, None], 0)
 
-    def take(self, labels: Labels, sums: Float64, counts: Float64, rechecked: int) -> None:
-        """Take what an assignment found."""
-        self.changed, self.rechecked = int(np.count_nonzero(labels != self.labels)), rechecked
-        self.labels, self.sums, self.counts = labels, sums, counts
+    def take(self, own: npt.NDArray[np.bool_], rechecked: int) -> None:
+        """Take what an assignment found: which row is whose, ``(k, n)``.
+
+        Sums are exact, so only rows that change cluster are added and taken away.
+        """
+        changed = np.flatnonzero((own != self._own).any(axis=0))
+        few = len(changed) < CHANGED * own.shape[1]
+
+        def some(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            return x.take(changed, axis=1) if few else x
+
+        after = some(own)
+        self.labels = self.labels.copy()
+        self.labels[changed if few else slice(None)] = after.argmax(axis=0)
+        gained = np.subtract(after, some(self._own), dtype=np.float64)
+        self._sums, self._counts = (
+            sums + product(gained, some(summed))
+            for sums, summed in zip((self._sums, self._counts), self._way.summed, strict=True)
+        )
+        self.sums, self.counts = joined(self._sums), joined(self._counts)[:, 0]
+        self.changed, self.rechecked, self._own = len(changed), rechecked, own

@@ -100,7 +100,9 @@ def random_rows(points: Points, k: int, random_state: np.random.RandomState) -> 
     return chosen
 
 
-def least(potentials: Float64, exactly: Callable[[int], Float64]) -> Index:
+def least(
+    potentials: Float64, exactly: Callable[[int], Float64], error: Float64 | float = 0.0
+) -> Index:
     """Which candidate of each seeding leaves the smallest potential, the first if several do.
 
     Parameters
@@ -110,11 +112,13 @@ def least(potentials: Float64, exactly: Callable[[int], Float64]) -> Index:
     exactly : callable
         ``exactly(seeding)`` makes the sums ``(t,)`` of one exactly: asked only where rounding might
         decide.
+    error : ndarray of shape (s,), float64, optional
+        How far two sums of a seeding may be off together, besides.
     """
     best = potentials.argmin(axis=1)
     if potentials.shape[1] > 1:
         first, second = np.sort(potentials, axis=1)[:, :2].T
-        for seeding in np.flatnonzero(second - first <= ROUNDED * first):
+        for seeding in np.flatnonzero(second - first <= ROUNDED * first + error):
             best[seeding] = exactly(int(seeding)).argmin()
     return best
 
