@@ -40,8 +40,9 @@ class PlainWay:
 
     def __init__(self, points: Points) -> None:
         self.points = points
-        self.raw, self.rows = points.raw(slice(None)), np.empty((points.n, points.d))
-        self.norms_sq, self.norm_sq, self.mean_variance = points.convert(self.rows.__setitem__)
+        self.raw, self.rows = np.asarray(points.rows, np.float64), points.moved(slice(None))
+        self.norms_sq, column_sums = points.measure(self.rows)
+        self.norm_sq, self.mean_variance = points.moments(column_sums, self.norms_sq)
         self._norms = np.sqrt(self.norms_sq)
         self._columns = np.ones((points.d + 1, points.n))
         self._columns[:-1] = self.rows.T

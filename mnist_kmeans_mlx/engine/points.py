@@ -178,7 +178,10 @@ class Points:
 
     def _frame(self) -> Frame:
         most = min(SAMPLE, max(8, SAMPLE_BYTES // (8 * self.d)))
-        sample = self.pick(np.arange(0, self.total, -(-self.total // most)))
+        if self.total <= most and self.group.size == 1:
+            sample = np.asarray(self.given(slice(0, self.n)), np.float64)  # not copied
+        else:
+            sample = self.pick(np.arange(0, self.total, -(-self.total // most)))
         if not is_little(self.total, self.d) and (found := self._find_lattice(sample)):
             return found
         low, high, whole = self._range()
@@ -248,11 +251,14 @@ class Points:
 
         fractions = threading.Event()
 
+        def is_whole(block: npt.NDArray[Any]) -> bool:
+            return bool(np.all(block == np.rint(block)))
+
         def part_range(part: slice) -> tuple[Float64, Float64]:
-            block = self.raw(part, np.float32 if self._is_float32 else np.float64)
+            block = np.asarray(self.given(part), np.float32 if self._is_float32 else np.float64)
             # Looking for fractions costs as much as all the rest: one is enough.
             looking = dtype.kind not in "biu" and not fractions.is_set()
-            if looking and not np.all(block == np.rint(block)):
+            if looking and not (is_whole(block[:1]) and is_whole(block)):
                 fractions.set()
             return along_rows(np.minimum, block), along_rows(np.maximum, block)
 
@@ -405,15 +411,19 @@ class Points:
             As `moments` gives them.
         """
         norms_sq = np.empty(self.n)
-        values = Exact(self.limit, self.total, self.integer)
 
-        def measure(part: slice) -> Float64:
+        def convert(part: slice) -> Float64:
             block = self.moved(part)
             take(part, block)
-            norms_sq[part] = np.square(block).sum(axis=1)
-            return along_rows(np.add, values.rough(block))
+            norms_sq[part], column_sums = self.measure(block)
+            return column_sums
 
-        return norms_sq, *self.moments(self.folded(measure, np.add), norms_sq)
+        return norms_sq, *self.moments(self.folded(convert, np.add), norms_sq)
+
+    def measure(self, block: Float64) -> tuple[Float64, Float64]:
+        """Squared norms of rows ``(m, d)``, moved and scaled, and the sums of columns ``(d,)``."""
+        values = Exact(self.limit, self.total, self.integer)
+        return np.square(block).sum(axis=1), along_rows(np.add, values.rough(block))
 
     def moments(self, column_sums: Float64, norms_sq: Float64) -> tuple[float, float]:
         """What all rows of all ranks amount to.
