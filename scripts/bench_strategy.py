@@ -36,7 +36,7 @@ CONSTANTS = {
     "BLOCK": ([bounded], (2 << 20, 8 << 20), ("mnist-20", "narrow-200")),
     "FEWEST_ROWS": ([strategy, sketch], (2048, 8192), ("mnist-20",)),
     "USUAL": ([strategy], (10, 40), ("mnist-20",)),
-    "ONE_PIECE": ([points], (250_000, 1_000_000), ("few-20", "few-10")),
+    "ONE_PIECE": ([points], (500_000, 2_000_000), ("few-20", "few-10")),
 }
 
 
@@ -49,8 +49,8 @@ def cases():
     narrow = narrow.astype(np.float32)
     found = {f"mnist-{k}": (pixels, k) for k in (20, 100, 256)}
     found["shapeless-20"] = rng.normal(size=(20_000, 384)).astype(np.float32), 20
-    found["few-20"] = rng.normal(size=(5000, 50)), 20
-    found["few-10"] = rng.normal(size=(20_000, 10)), 10
+    found["few-20"] = rng.normal(size=(10_000, 50)), 20
+    found["few-10"] = rng.normal(size=(40_000, 10)), 10
     return found | {f"narrow-{k}": (narrow, k) for k in (100, 200)}
 
 

@@ -37,7 +37,7 @@ FREE = replace(taken_for_gpu(), optional=True)
 )
 def test_what_is_asked_for_is_taken(device, algorithm, name):
     assert decide(device, algorithm, 60_000, 784, 20).name == name
-    points = Points(oracle.make_rows("normal", 9000, 50, seed=0), device)
+    points = Points(oracle.make_rows("normal", 20_000, 50, seed=0), device)
     way = choose(points, 3, algorithm)
     assert type(way) is {"host": HostWay, "mlx": MlxWay}[name]
     assert way.why.startswith(f"{name}: ")
@@ -45,7 +45,7 @@ def test_what_is_asked_for_is_taken(device, algorithm, name):
 
 @pytest.mark.parametrize(
     ("n", "d", "k", "name"),
-    [(150, 4, 3, "plain"), (1_000_000, 2, 8, "host"), (999, 784, 9, "host")],
+    [(150, 4, 3, "plain"), (1_000_000, 2, 8, "host"), (1999, 784, 9, "host")],
 )
 def test_small_and_narrow_data_stay_on_the_host(n, d, k, name):
     assert decide(FREE, "auto", n, d, k).name == name

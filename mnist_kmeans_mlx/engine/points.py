@@ -28,10 +28,10 @@ Labels = npt.NDArray[np.int32]
 HOST_BLOCK = 4 << 20
 # Rows from which the origin is found, in as many bytes at most.
 SAMPLE, SAMPLE_BYTES = 4096, 16 << 20
-# With less, one piece is quicker than threads and bounds: what takes time is n (d + 25), whatever
-# the number of centres (`is_little`). From given centres, half of it costs 2 to 18 %, and twice of
-# it gains 3 to 13 %, but loses more in seeding: scripts/bench_strategy.py ONE_PIECE, two cores.
-ONE_PIECE, FIXED = 500_000, 25
+# With less, one piece is quicker than threads and bounds: what takes time is n (d + 25). Just below
+# it takes from as long to less than half, and of twice as much up to twice as long where there are
+# many iterations: normal rows, blobs, prices and pixels of 2 to 784 features, on two cores.
+ONE_PIECE, FIXED = 1_000_000, 25
 # Numbers side by side that NumPy goes along at once.
 ABREAST = 512
 # Binary digits that a number of a row keeps in a sum, counted from the largest of all. Usual
