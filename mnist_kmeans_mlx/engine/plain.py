@@ -165,15 +165,15 @@ class PlainWay:
         return best, self._closest(drawn[chosen], distances[chosen], error, closest)[:, 0]
 
     def _distances(self, drawn: Index) -> tuple[Float64, Float64]:
-        """Squared distances ``(r, t, n)`` to rows drawn, and how far ``(r, n)`` they may be off."""
-        points, exact = self.points, np.zeros((len(drawn), self.points.n))
-        if points.d <= NARROW and not self._products_are_exact:
-            distances = np.empty((*drawn.shape, points.n))
-            return to_each(self._scaled, self._scaled.T[drawn], distances), exact
+        """Squared distances ``(r, t, n)`` to rows drawn, and how far they may be off, by row."""
+        none = np.zeros((len(drawn), 1))
+        if self.points.d <= NARROW and not self._products_are_exact:
+            distances = np.empty((*drawn.shape, self.points.n))
+            return to_each(self._scaled, self._scaled.T[drawn], distances), none
         distances = self._scores(self.rows[drawn], self.norms_sq[drawn])
         distances += self.norms_sq
         if self._products_are_exact:
-            return distances, exact
+            return distances, none
         return distances, self._error(self._norms + self._norms[drawn].max(axis=1)[:, None])
 
     def _closest(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from mnist_kmeans_mlx.device import Device
@@ -119,7 +119,7 @@ class Restarts:
                 if self._stopped:
                     raise _Stopped
                 if restart == self.standing.restart:
-                    self._note(replace(self.standing, state=state), restart)
+                    self._note(Standing(restart, self.standing.best, state), restart)
 
         return observe
 

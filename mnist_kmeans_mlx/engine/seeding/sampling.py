@@ -68,9 +68,10 @@ class WeightedSampling:
 
 def first_row(points: Points, random_state: Source) -> Index:
     """Number of one row, drawn by weight, as an array."""
-    weights = points.weighted(np.ones(points.n))
-    sampling = WeightedSampling(points, points.exact(1, whole=True), weights)
     draw = np.atleast_1d(random_state.random_sample())
+    if points.weights is None:  # and so the running sums are 1, 2, 3 ...
+        return np.minimum((draw * points.total).astype(np.intp), points.total - 1)
+    sampling = WeightedSampling(points, points.exact(1, whole=True), points.weights)
     return sampling.find(draw * joined(sampling.sums), side="right")
 
 
