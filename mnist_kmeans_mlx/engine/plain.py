@@ -43,7 +43,8 @@ class PlainWay:
         self.raw, self.rows = np.asarray(points.rows, np.float64), points.moved(slice(None))
         self.norms_sq, column_sums = points.measure(self.rows)
         self.norm_sq, self.mean_variance = points.moments(column_sums, self.norms_sq)
-        self._norms = np.sqrt(self.norms_sq)
+        self._unit = 4 * (points.d + 8) * ROUNDOFF
+        self._blur = self._unit * self.norms_sq + 2 * points.residual * np.sqrt(self.norms_sq)
         self._columns = np.ones((points.d + 1, points.n))
         self._columns[:-1] = self.rows.T
         largest = 4 * float(self.norms_sq.max(initial=0))
@@ -84,10 +85,10 @@ class PlainWay:
             moved = self.points.move(centers)
             norms_sq = np.square(moved).sum(axis=2)
             scores = self._scores(moved, norms_sq)
-            reach = self._norms + np.sqrt(norms_sq.max(axis=1))[:, None]
+            limits = scores.min(axis=1)
+            limits += 2 * self._error(norms_sq.max(axis=1))
             # Whatever is not a number may be nearest.
-            error = self._error(reach) + 2 * self.points.residual * reach
-            close: npt.NDArray[np.bool_] = ~(scores > (scores.min(axis=1) + 2 * error)[:, None])
+            close: npt.NDArray[np.bool_] = ~(scores > limits[:, None])
         return close
 
     def _scores(self, moved: Float64, norms_sq: Float64) -> Float64:
@@ -174,7 +175,7 @@ class PlainWay:
         distances += self.norms_sq
         if self._products_are_exact:
             return distances, none
-        return distances, self._error(self._norms + self._norms[drawn].max(axis=1)[:, None])
+        return distances, self._error(self.norms_sq[drawn].max(axis=1))
 
     def _closest(
         self, drawn: Index, distances: Float64, error: Float64, closest: Float64
@@ -196,12 +197,15 @@ class PlainWay:
         """Rows as columns ``(d, n)``, not moved: differences of what was are rounded twice."""
         return np.ascontiguousarray((self.raw * self.points.scale).T)
 
-    def _error(self, reach: Float64) -> Float64:
+    def _error(self, largest: Float64) -> Float64:
         """How far squared distances by products and by differences, both rounded, can be apart.
 
-        No norms of a row and a centre add up to more than `reach`.
+        Of rows, ``(r, n)``, and centres whose squared norms are at most `largest`, ``(r,)``: by the
+        square of the sum of both norms, which is at most twice the sum of their squares.
         """
-        return 2 * (self.points.d + 8) * ROUNDOFF * np.square(reach) + TINIEST
+        residual = 2 * self.points.residual * np.sqrt(largest)
+        found: Float64 = self._blur + (self._unit * largest + residual + TINIEST)[:, None]
+        return found
 
 
 class PlainClusters:
