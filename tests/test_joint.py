@@ -33,6 +33,28 @@ def test_together_it_chooses_what_it_chooses_alone(low, high, d, weights, backen
         np.testing.assert_array_equal(nearest, alone)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    ("offset", "step"), [(0.0, 0.0), (1e6, 0.0), (-3e-5, 0.25), (0.5, 1e-9)], ids=str
+)
+@pytest.mark.parametrize("d", [1, 2, 8])
+def test_by_column_it_chooses_what_bounds_choose(d, offset, step, weighted, backend):
+    rng = np.random.default_rng(1)
+    rows = rng.normal(size=(900, d)) * 10.0 ** rng.integers(-3, 3, size=(900, 1))
+    if step:  # many are equal, and many nearly
+        rows = np.round(rows / step) * step
+    rows += offset
+    weights = rng.random(900) if weighted else None
+    kept = HostRows(Points(rows, backend, weights))
+    if not kept.by_column:
+        pytest.skip("no memory is counted for a copy of the rows")
+    for seed in range(4):
+        ((chosen, nearest),) = joint.plus_plus(kept, 12, [np.random.RandomState(seed)], 4)
+        expected, alone = plus_plus(kept, 12, np.random.RandomState(seed), 4)
+        np.testing.assert_array_equal(chosen, expected)
+        np.testing.assert_array_equal(nearest, alone)
+
+
 def test_together_only_where_it_is_exact_and_fits():
     rows = np.random.default_rng(0).integers(0, 256, size=(500, 16)).astype(np.uint8)
     kept = HostRows(Points(rows, resolve("cpu")))
