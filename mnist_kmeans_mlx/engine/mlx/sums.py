@@ -90,6 +90,8 @@ class Slices:
     def joined(self, sums: Int64) -> Int64:
         """Sums of slices ``(count, ...)`` as ``(width, ...)``."""
         count, each = len(self._exponents), self._per_half
+        if count == 1:
+            return sums
         halves = []
         for stop in range(count, 0, -each):
             half = np.zeros_like(sums[0])
