@@ -259,3 +259,15 @@ def test_rows_in_doubt_stay_sparse(kind, device):
     labels = Nearest(start, model._nearest().device).labels(rows)
     expected = oracle.distances_sq(rows[:, used].toarray(), start[:, used])
     np.testing.assert_array_equal(labels, expected.argmin(axis=1))
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_sums_that_pass_through_infinity_are_made_again(first, backend):
+    # To the nearer of the first two, float32 adds 4e38 before it takes most of that away.
+    centers = [[-0.5, 0], [-2, 1.65], *([-1, -each] for each in range(7))]
+    centers = np.array(centers)[[first, 1 - first, *range(2, 9)]]
+    rows = np.full((200, 2), 1e38)
+    expected = (np.square(centers).sum(axis=1) - 2 * rows @ centers.T).argmin(axis=1)
+    assert set(expected) == {1 - first}
+    found = Nearest(centers, backend).labels(sparse.csr_matrix(rows))
+    np.testing.assert_array_equal(found, expected)

@@ -127,10 +127,13 @@ class SparseComparison:
         center, row = np.divmod(near, len(best))
         label = np.zeros(len(best), dtype=np.int32)
         label[row] = center
-        if len(row) == len(label) and np.isfinite(best).all():
+        # Nor may a sum of some products be infinite, for what would come back to a number.
+        held = norms * self._largest < np.finfo(scores.dtype).max / 8
+        held &= np.isfinite(best)
+        if len(row) == len(label) and held.all():
             return label, np.zeros(0, dtype=np.intp)
         number = np.bincount(row, minlength=len(label))
-        return label, np.flatnonzero((number != 1) | ~np.isfinite(best))
+        return label, np.flatnonzero((number != 1) | ~held)
 
     def _rounding(self, entries: Any, roundoff: float) -> tuple[Any, float]:
         """What norms of a row and a centre, and of a centre squared, are in the error of a score.
