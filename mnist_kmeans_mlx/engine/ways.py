@@ -28,8 +28,8 @@ from mnist_kmeans_mlx.engine.sparse.way import SparseWay
 Compared: TypeAlias = HostComparison | MlxComparison
 ComparedSparse: TypeAlias = SparseComparison
 
-# With more scores of all rows and centres to be held at once, bounds are quicker for few rows too.
-HELD = 5 << 18
+# Most scores of all rows and centres that are held at once.
+HELD = 1 << 22
 # With fewer products in an iteration, or in a row, a GPU is not asked.
 SMALL, NARROW = 1 << 24, 1 << 7
 # What a fit is taken for: how many iterations; the share of all comparisons that bounds leave, in
