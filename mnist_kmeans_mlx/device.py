@@ -29,7 +29,9 @@ FEWEST_PRODUCTS = 1 << 24
 # So few products of two numbers some kernels of OpenBLAS make without packing the matrices first
 # (kernel/x86_64/sgemm_small_kernel_permit_skylakex.c). With one matrix narrow, to pack the other
 # takes as long as to multiply it; wider than this it is worth its while.
+# Rows are taken at least eight at a time, and so many terms of a sum, whose parts are to be added.
 UNPACKED, NARROWEST_PACKED = 10**6, 128
+FEWEST_ROWS, FEWEST_TERMS = 8, 128
 UNPACKING = {"SkylakeX", "Cooperlake", "SapphireRapids"}
 
 Item = TypeVar("Item")
@@ -106,7 +108,6 @@ class Device:
         if self.workers == 1 or m * d * n < FEWEST_PRODUCTS:
             return product(a, b)
         found = np.empty((m, n), dtype=np.float32)
-
         # Rows that were turned around are quicker to multiply as they were.
         turned = m <= NARROWEST_PACKED and b.T.flags.c_contiguous
 
@@ -332,9 +333,9 @@ def product(a: Any, b: Any, out: Any = None) -> Any:
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         if a.ndim == b.ndim == 2 and a.shape[0] * b.size > UNPACKED and _unpacks():
             (m, d), k = a.shape, b.shape[1]
-            if b.size <= a.size and k <= NARROWEST_PACKED and 8 * d * k <= UNPACKED:
+            if b.size <= a.size and k <= NARROWEST_PACKED and FEWEST_ROWS * d * k <= UNPACKED:
                 return _by_rows(a, b, out)
-            if a.size < b.size and 128 * m * k <= UNPACKED:
+            if a.size < b.size and FEWEST_TERMS * m * k <= UNPACKED:
                 return _by_terms(a, b, out)
         return np.matmul(a, b, out=out)
 
@@ -342,7 +343,7 @@ def product(a: Any, b: Any, out: Any = None) -> Any:
 def _by_rows(a: Any, b: Any, out: Any) -> Any:
     """``a @ b`` of a tall matrix and a narrow one, some rows at a time."""
     (m, d), k = a.shape, b.shape[1]
-    step = UNPACKED // (d * k) // 8 * 8
+    step = UNPACKED // (d * k) // FEWEST_ROWS * FEWEST_ROWS
     stop = m // step * step
     b = np.ascontiguousarray(b)
     if out is None:

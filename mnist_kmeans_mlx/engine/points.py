@@ -28,9 +28,9 @@ Labels = npt.NDArray[np.int32]
 HOST_BLOCK = 4 << 20
 # Rows from which the origin is found, in as many bytes at most.
 SAMPLE, SAMPLE_BYTES = 4096, 16 << 20
-# With less, one piece is quicker than threads and bounds: what takes time is n (d + 25). Just below
-# it takes from as long to less than half, and of twice as much up to twice as long where there are
-# many iterations: normal rows, blobs, prices and pixels of 2 to 784 features, on two cores.
+# With less, one piece is quicker than threads and bounds: what takes time is n (d + 25), whatever
+# the number of centres (`is_little`). Half of it costs 15 to 49 %, and twice of it gains 10 to
+# 34 %: scripts/bench_strategy.py ONE_PIECE. Other rows, of many iterations, lost up to half by it.
 ONE_PIECE, FIXED = 1_000_000, 25
 # Numbers side by side that NumPy goes along at once.
 ABREAST = 512
