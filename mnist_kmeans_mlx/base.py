@@ -9,6 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from numbers import Integral, Real
 from typing import Any, TypeVar, cast
@@ -22,7 +23,7 @@ from sklearn.base import (
     ClusterMixin,
     TransformerMixin,
 )
-from sklearn.utils import check_array
+from sklearn.utils import assert_all_finite, check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import (
     _check_feature_names,
@@ -138,7 +139,9 @@ class BaseKMeans(
             If `X` does not have the features seen in `fit`.
         """
         check_is_fitted(self)
-        return self._labels(self._validate_rows(X, reset=False))
+        X = self._validate_rows(X, reset=False, finite=False)
+        with self._told_of_nan(X):
+            return self._labels(X)
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> npt.NDArray[Any]:
         """Fit, and return the cluster of each row.
@@ -215,8 +218,9 @@ class BaseKMeans(
             ``inertia_``).
         """
         check_is_fitted(self)
-        X = self._validate_rows(X, reset=False)
-        return -self._labels_and_inertia(X, checked_weights(sample_weight, X))[1]
+        X = self._validate_rows(X, reset=False, finite=False)
+        with self._told_of_nan(X):
+            return -self._labels_and_inertia(X, checked_weights(sample_weight, X))[1]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -229,7 +233,8 @@ class BaseKMeans(
     def _check_state(self) -> None:
         """Raise ValueError if what a file holds besides centres and labels cannot be."""
 
-    def _validate_rows(self, X: Any, *, reset: bool) -> Any:
+    def _validate_rows(self, X: Any, *, reset: bool, finite: bool = True) -> Any:
+        """Rows as the engine takes them, and unless not to be, dense ones are checked for NaN."""
         X = as_numpy(X)
         if _are_paths(X):
             X = open_rows(X)
@@ -245,9 +250,19 @@ class BaseKMeans(
             accept_sparse="csr",
             dtype=None if keep else [np.float64, np.float32],
             order="C",
-            ensure_all_finite=not _is_finite_half(X),
+            ensure_all_finite=(finite or issparse(X)) and not _is_finite_half(X),
         )
         return csr.canonical(X) if reset and issparse(X) else X
+
+    @contextmanager
+    def _told_of_nan(self, X: Any) -> Iterator[None]:
+        """Say what is not finite, where the engine refuses rows that were not checked."""
+        try:
+            yield
+        except ValueError:
+            if not is_source(X):
+                assert_all_finite(X, estimator_name=type(self).__name__, input_name="X")
+            raise
 
     def _check_number(self, n: int) -> None:
         """Refuse fewer rows than clusters, and truth values, which Python takes for numbers."""
@@ -345,7 +360,9 @@ class BaseKMeans(
         return METRICS[self.metric]
 
     def _nearest(self) -> Nearest:
-        return Nearest(self.cluster_centers_.astype(np.float64), devices.resolve(self.device))
+        return Nearest(
+            self.cluster_centers_.astype(np.float64, copy=False), devices.resolve(self.device)
+        )
 
     def _labels(self, X: Any) -> npt.NDArray[np.int32]:
         nearest, parts = self._nearest(), list(blocks(X))

@@ -33,6 +33,8 @@ FEWEST_PRODUCTS = 1 << 24
 UNPACKED, NARROWEST_PACKED = 10**6, 128
 FEWEST_ROWS, FEWEST_TERMS = 8, 128
 UNPACKING = {"SkylakeX", "Cooperlake", "SapphireRapids"}
+# Of fewer rows np.vecdot does not let other threads have the interpreter meanwhile.
+FEWEST_DOTS = 512
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -338,6 +340,13 @@ def product(a: Any, b: Any, out: Any = None) -> Any:
             if a.size < b.size and FEWEST_TERMS * m * k <= UNPACKED:
                 return _by_terms(a, b, out)
         return np.matmul(a, b, out=out)
+
+
+def dots(a: Any, b: Any) -> Any:
+    """Products ``(m,)`` of the rows of ``(m, d)`` with those of another matrix."""
+    if len(a) >= FEWEST_DOTS:
+        return np.vecdot(a, b)
+    return np.einsum("ij,ij->i", a, b)
 
 
 def _by_rows(a: Any, b: Any, out: Any) -> Any:

@@ -68,6 +68,28 @@ def test_equal_distances_take_the_first_in_any_company(backend):
     assert nearest.labels(np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]])).tolist() == [0, 0, 1]
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(("n", "k"), [(1, 4), (3, 4), (500, 4), (500, 1)])
+@pytest.mark.parametrize("d", [1, 4, 9, 40])
+def test_what_is_not_finite_is_refused(bad, n, k, d, backend):
+    rows = oracle.make_rows("normal", n, d, seed=0).astype(np.float32)
+    nearest = Nearest(oracle.make_rows("normal", k, d, seed=1), backend)
+    nearest.labels(rows)
+    rows[n // 2, d // 2] = bad
+    with pytest.raises(ValueError, match="Input X contains NaN or infinity"):
+        nearest.labels(rows)
+
+
+@pytest.mark.parametrize("d", [2, 9, 40])
+def test_one_row_far_off_leaves_the_others_theirs(d, backend):
+    rows = oracle.make_rows("normal", 400, d, seed=0)
+    rows[7] = 1e12
+    rows[8] = -1e30
+    centers = oracle.make_rows("normal", 20, d, seed=1)
+    expected = oracle.distances_sq(rows, centers).argmin(axis=1)
+    np.testing.assert_array_equal(Nearest(centers, backend).labels(rows), expected)
+
+
 def test_sparse_rows_equal_dense(backend):
     dense = np.random.default_rng(0).poisson(0.3, size=(200, 11)).astype(np.float64)
     nearest = Nearest(dense[:7] + 0.5, backend)

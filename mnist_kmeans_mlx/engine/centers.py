@@ -9,13 +9,13 @@ lie closer than that can be decided again in float64.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, Rounding, host_rounding, product
-from mnist_kmeans_mlx.engine.decision import decide_pairs
+from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, Rounding, dots, host_rounding, product
+from mnist_kmeans_mlx.engine.decision import decide_pairs, product_error
 from mnist_kmeans_mlx.engine.points import Float64, Index, Labels, Points
 
 # Norm of moved centres up to which their scores are numbers of float32.
@@ -101,7 +101,7 @@ class Centers:
             if self.is_near:
                 block = points.narrow(rows)
                 scores = product(block, self.factor.T) + self.constant
-                norms = np.sqrt(np.vecdot(block, block.astype(np.float64))) * (1 + 1e-6)
+                norms = np.sqrt(dots(block, block.astype(np.float64))) * (1 + 1e-6)
                 error = slope * norms + constant
                 close = ~(scores > (scores.min(axis=1) + 2 * error)[:, None])
             row, center = np.nonzero(close)
@@ -124,20 +124,33 @@ class Factors(NamedTuple):
     slope, offset : float
         Of the bound of their error, as `tolerance` gives it, where a norm is itself a sum of
         float32.
+    largest_norm : float
+        Of a centre.
     """
 
     factor: npt.NDArray[np.float32]
     constant: npt.NDArray[np.float32]
     slope: float
     offset: float
+    largest_norm: float
+
+    def error(self, norms: Any) -> Any:
+        """How far scores of rows with these norms can be from those of differences in float64.
+
+        Of rows far off, float64 is the rougher of the two.
+        """
+        float64 = product_error(self.factor.shape[1], norms * norms, self.largest_norm**2)
+        return self.slope * norms + self.offset + float64
 
     @classmethod
     def of(cls, moved: Float64, rounding: Rounding, terms: int) -> Factors:
         """Of centres ``(k, d)`` as rows are moved, where so many numbers are summed in a row."""
         norms_sq = np.square(moved).sum(axis=1)
-        slope, offset = tolerance(rounding, terms, float(np.sqrt(norms_sq.max())))
+        largest = float(np.sqrt(norms_sq.max()))
+        slope, offset = tolerance(rounding, terms, largest)
         slope *= 1 + (moved.shape[1] + 4) * FLOAT32_ROUNDOFF
-        return cls((-2 * moved).astype(np.float32), norms_sq.astype(np.float32), slope, offset)
+        factor, constant = (-2 * moved).astype(np.float32), norms_sq.astype(np.float32)
+        return cls(factor, constant, slope, offset, largest)
 
 
 def more_of_sums(rounding: Rounding, d: int, largest_norm: float) -> float:

@@ -15,6 +15,8 @@ Labels = npt.NDArray[np.int32]
 
 # Bytes of float64 rows that are measured at once.
 BLOCK = 4 << 20
+# Of float64, relative to the number; and the least number that is as exact.
+ROUNDOFF, LEAST = 2.0**-53, float(np.finfo(np.float64).tiny)
 # Between these a square is no more than rounded.
 TINY, HUGE = 1e-280, 1e280
 
@@ -78,6 +80,15 @@ def squared_distances(
         exponents[odd] += 2 * (power + shift)
     exponents[fractions == 0] = np.iinfo(np.int32).min
     return fractions, exponents
+
+
+def product_error(d: int, norms_sq: Any, largest: Any) -> Any:
+    """How far squared distances by products in float64 and by differences can be apart.
+
+    Of rows of `d` features with these squared norms, and centres of whose the largest is given: by
+    the square of the sum of both norms, which is at most twice the sum of their squares.
+    """
+    return 4 * (d + 8) * ROUNDOFF * (norms_sq + largest) + LEAST
 
 
 def euclidean(rows: npt.NDArray[Any], centers: Float64) -> Float64:

@@ -16,9 +16,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import issparse
 
-from mnist_kmeans_mlx.device import Device, product, slices
+from mnist_kmeans_mlx.device import Device, dots, product, slices
 from mnist_kmeans_mlx.engine import csr
-from mnist_kmeans_mlx.engine.decision import HUGE, TINY, decide_pairs, euclidean, power_of_two
+from mnist_kmeans_mlx.engine.decision import (
+    HUGE,
+    TINY,
+    decide_pairs,
+    euclidean,
+    power_of_two,
+    product_error,
+)
 from mnist_kmeans_mlx.engine.differences import NARROW, to_own
 from mnist_kmeans_mlx.engine.points import Float64, Labels
 from mnist_kmeans_mlx.engine.ways import Compared, ComparedSparse, comparing
@@ -33,6 +40,8 @@ CANCELLED = 1e-6
 NEAR, FAR = 1e-10, 1e10
 # Smaller numbers are no infinity in float32.
 HELD = 1e38
+# To bring so few rows and the centres to float32 takes longer than to compare them in float64.
+FEW = 3
 
 
 class Nearest:
@@ -87,31 +96,49 @@ class Nearest:
         Parameters
         ----------
         rows : ndarray of shape (n, d) or CSR matrix
-            Finite numbers of any real dtype.
+            Numbers of any real dtype; sparse ones are finite.
 
         Returns
         -------
         ndarray of shape (n,), int32
+
+        Raises
+        ------
+        ValueError
+            There is NaN or infinity among the rows, which takes no pass over them to see.
         """
         if issparse(rows):
             return self._of_sparse.labels(rows)[0]
-        n = rows.shape[0]
-        labels = np.zeros(n, dtype=np.int32)
-        if len(self.centers) == 1:
-            return labels
-
-        compared = self._compared(n)
+        n, k = rows.shape[0], len(self.centers)
+        if k == 1 or n <= FEW:
+            _check_finite(rows)
+            return self._labels_of_few(rows)
+        labels, compared = np.empty(n, dtype=np.int32), self._compared(n)
 
         def decide(part: slice) -> None:
             block = rows[part]
             label, doubtful, close = compared.nearest(self._moved(block))
             if len(doubtful) > 0:
-                row, center = np.nonzero(close)
-                label[doubtful] = decide_pairs(block[doubtful], row, self.centers, center)
+                some, (row, center) = block[doubtful], np.nonzero(close)
+                _check_finite(some)  # what is not a number is always in doubt
+                label[doubtful] = decide_pairs(some, row, self.centers, center)
             labels[part] = label
 
         compared.each(decide, n)
         return labels
+
+    def _labels_of_few(self, rows: npt.NDArray[Any]) -> Labels:
+        """The same of so few rows, or with so few centres, that products in float64 will do."""
+        centers, wide = self.centers, rows.astype(np.float64, copy=False)
+        if len(centers) == 1:
+            return np.zeros(len(rows), dtype=np.int32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            norms_sq, own = np.vecdot(centers, centers), np.vecdot(wide, wide)
+            scores = norms_sq - 2 * product(wide, centers.T)
+            error = product_error(centers.shape[1], own, norms_sq.max())
+            # Whatever is not a number may be nearest.
+            row, center = np.nonzero(~(scores > (scores.min(axis=1) + 2 * error)[:, None]))
+        return decide_pairs(rows, row, centers, center)
 
     def costs(self, rows: Any, labels: Labels) -> Float64:
         """Squared distances ``(n,)`` of rows to the centres of their labels, in float64.
@@ -130,10 +157,24 @@ class Nearest:
         return costs
 
     def inertia(self, rows: Any, labels: Labels, weights: Float64 | None = None) -> float:
-        """Weighted sum of `costs`, which NumPy adds pairwise."""
-        costs = self.costs(rows, labels)
-        with np.errstate(over="ignore"):
-            return float(costs.sum() if weights is None else (costs * weights).sum())
+        """Weighted sum of `costs`."""
+        if weights is not None or issparse(rows):
+            costs = self.costs(rows, labels)
+            with np.errstate(over="ignore"):
+                return float(costs.sum() if weights is None else (costs * weights).sum())
+        (n, d), sums = rows.shape, {}
+
+        def measure(part: slice) -> None:
+            difference = scratch("difference", (part.stop - part.start, d), np.float64)
+            # "clip" writes to `out`, rather than to a copy of it.
+            self.centers.take(labels[part], axis=0, out=difference, mode="clip")
+            with np.errstate(over="ignore"):
+                np.subtract(rows[part], difference, out=difference)
+                flat = difference.reshape(-1)
+                sums[part.start] = float(np.einsum("i,i->", flat, flat))
+
+        self._each(measure, n, BLOCK // (8 * d))
+        return sum(sums[start] for start in sorted(sums))
 
     def _each(self, function: Callable[[slice], None], n: int, step: int) -> None:
         """Call a function with slices of `n` rows, which threads share where there are several."""
@@ -179,7 +220,7 @@ class Nearest:
                 shifted = scratch("shifted", (len(block), d + 2), np.float64)
                 np.subtract(block, origin, out=shifted[:, :-2])
                 shifted[:, -2] = 1
-                shifted[:, -1] = own = np.vecdot(shifted[:, :-2], shifted[:, :-2])
+                shifted[:, -1] = own = dots(shifted[:, :-2], shifted[:, :-2])
                 squared = scratch("squared", found.shape, np.float64)
                 product(shifted, factors, out=squared)
                 # What left the range of squares, or lost its digits where these cancelled.
@@ -210,6 +251,11 @@ class Nearest:
             if self._scale != 1:
                 block = block * self._scale
             return block.astype(np.float32, copy=False)
+
+
+def _check_finite(rows: npt.NDArray[Any]) -> None:
+    if not np.isfinite(rows).all():
+        raise ValueError("Input X contains NaN or infinity.")
 
 
 def _check_held(distances: npt.NDArray[Any]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_kmeans_mlx.device import product
-from mnist_kmeans_mlx.engine.decision import decide_pairs
+from mnist_kmeans_mlx.engine.decision import decide_pairs, product_error
 from mnist_kmeans_mlx.engine.differences import NARROW, to_each
 from mnist_kmeans_mlx.engine.exact import EXACT_FLOAT64, Exact, joined
 from mnist_kmeans_mlx.engine.points import Float64, Index, Labels, Points
@@ -26,7 +26,6 @@ from mnist_kmeans_mlx.engine.seeding.sampling import (
     least,
 )
 
-ROUNDOFF, TINIEST = 2.0**-53, np.finfo(np.float64).tiny
 # Bytes of scores that are worked on at once: they stay in cache.
 SCORES_BYTES = 1 << 20
 # If more than this share of the rows changed cluster, all are summed.
@@ -43,8 +42,8 @@ class PlainWay:
         self.raw, self.rows = np.asarray(points.rows, np.float64), points.moved(slice(None))
         self.norms_sq, column_sums = points.measure(self.rows)
         self.norm_sq, self.mean_variance = points.moments(column_sums, self.norms_sq)
-        self._unit = 4 * (points.d + 8) * ROUNDOFF
-        self._blur = self._unit * self.norms_sq + 2 * points.residual * np.sqrt(self.norms_sq)
+        self._blur = product_error(points.d, self.norms_sq, 0.0)
+        self._blur += 2 * points.residual * np.sqrt(self.norms_sq)
         self._columns = np.ones((points.d + 1, points.n))
         self._columns[:-1] = self.rows.T
         largest = 4 * float(self.norms_sq.max(initial=0))
@@ -198,13 +197,13 @@ class PlainWay:
         return np.ascontiguousarray((self.raw * self.points.scale).T)
 
     def _error(self, largest: Float64) -> Float64:
-        """How far squared distances by products and by differences, both rounded, can be apart.
+        """`product_error` of all rows, ``(r, n)``, and centres, the largest of which ``(r,)``.
 
-        Of rows, ``(r, n)``, and centres whose squared norms are at most `largest`, ``(r,)``: by the
-        square of the sum of both norms, which is at most twice the sum of their squares.
+        Of rows near a lattice it counts what products of its points lack.
         """
-        residual = 2 * self.points.residual * np.sqrt(largest)
-        found: Float64 = self._blur + (self._unit * largest + residual + TINIEST)[:, None]
+        blur = product_error(self.points.d, 0.0, largest)
+        blur += 2 * self.points.residual * np.sqrt(largest)
+        found: Float64 = self._blur + blur[:, None]
         return found
 
 

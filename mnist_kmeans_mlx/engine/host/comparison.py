@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, host_rounding, product
+from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, dots, host_rounding, product
 from mnist_kmeans_mlx.engine.centers import Centers, more_of_sums
 from mnist_kmeans_mlx.engine.host.rows import HostRows
 from mnist_kmeans_mlx.engine.host.sketch import Sketch, TurningSketch
@@ -104,7 +104,7 @@ class Comparison:
 
     def scores_with_own(self, rows: Float32, own: Labels | Index) -> Float32:
         """Scores of rows with one centre each, or upper bounds of them."""
-        scores: Float32 = np.vecdot(rows, np.take(self.factor.T, own, axis=0))
+        scores: Float32 = dots(rows, np.take(self.factor.T, own, axis=0))
         scores += self.width(rows, own) if self.constant is None else self.constant[own]
         return scores
 

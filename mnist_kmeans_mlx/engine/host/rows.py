@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mnist_kmeans_mlx.device import product, slices
+from mnist_kmeans_mlx.device import dots, product, slices
 from mnist_kmeans_mlx.engine.differences import NARROW, to_each
 from mnist_kmeans_mlx.engine.frame import EXACT_FLOAT32
 from mnist_kmeans_mlx.engine.host.sketch import Sketch, TurningSketch
@@ -65,7 +65,7 @@ class HostRows:
             whole = points.narrow(part)
             take(part, whole)
             short = (whole[:, features] for features in self._exact_features)
-            self.norms_sq[part] = sum(np.vecdot(some, some).astype(np.float64) for some in short)
+            self.norms_sq[part] = sum(dots(some, some).astype(np.float64) for some in short)
             return whole.sum(axis=0, dtype=np.float64)
 
         column_sums = points.folded(convert, np.add)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, Device, product, slices
+from mnist_kmeans_mlx.device import FLOAT32_ROUNDOFF, Device, dots, product, slices
 from mnist_kmeans_mlx.engine.host.strategy import FEWEST_ROWS, ITERATIONS, widths
 
 Float32 = npt.NDArray[np.float32]
@@ -247,7 +247,7 @@ def _leading_axes(sample: Float32, m: int) -> Float32:
 
 def _norms_sq(rows: Float32 | Float64) -> Float64:
     """Squared norms, in float64."""
-    return np.vecdot(rows, rows.astype(np.float64))
+    return dots(rows, rows.astype(np.float64))
 
 
 def _parts(n: int, d: int) -> list[slice]:

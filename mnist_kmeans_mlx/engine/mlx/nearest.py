@@ -29,8 +29,7 @@ class MlxComparison:
     def __init__(self, device: Device, moved: Float64) -> None:
         self.device = device
         self._step = max(1, device.chunk_bytes // (4 * max(moved.shape)))
-        factors = Factors.of(moved, device.rounding, moved.shape[1])
-        self._slope, self._offset = factors.slope, factors.offset
+        self._factors = factors = Factors.of(moved, device.rounding, moved.shape[1])
         with mx.stream(device.mlx):
             self._factor = mx.array(factors.factor)
             self._constant = mx.array(factors.constant[:, None])
@@ -45,7 +44,7 @@ class MlxComparison:
         with np.errstate(over="ignore"):
             sent = moved if moved.dtype == np.uint8 else moved.astype(np.float32, copy=False)
         rows = mx.array(sent).astype(mx.float32)
-        error = self._slope * mx.sqrt(mx.sum(mx.square(rows), axis=1)) + self._offset
+        error = self._factors.error(mx.sqrt(mx.sum(mx.square(rows), axis=1)))
         scores = self.device.addmm(self._constant, self._factor, rows.T)
         found = nearest(scores[None], error[None])
         label, doubt = fetch(found[0][0], found[1][0], keep=[scores])
