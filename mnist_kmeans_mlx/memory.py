@@ -9,7 +9,7 @@ from typing import Any
 from scipy.sparse import issparse
 
 from mnist_kmeans_mlx.device import Device
-from mnist_kmeans_mlx.engine.host.sums import SPLIT_BYTES
+from mnist_kmeans_mlx.engine.sums import SPLIT_BYTES
 from mnist_kmeans_mlx.system import free_bytes
 
 # What a fit holds of each row at its worst, besides the row itself and its weight: the norm, in

@@ -30,7 +30,8 @@ import json, resource, sys, time
 import numpy as np
 from mnist_kmeans_mlx import KMeans, open_rows
 from mnist_kmeans_mlx.engine import lloyd, points
-from mnist_kmeans_mlx.engine.host import bounded, rows as host_rows, sums
+from mnist_kmeans_mlx.engine import sums
+from mnist_kmeans_mlx.engine.host import bounded, rows as host_rows
 from mnist_kmeans_mlx.engine.seeding import start
 
 path, out, k, memory, iterations = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])

@@ -18,8 +18,8 @@ import numpy as np
 
 from mnist_kmeans_mlx import KMeans
 from mnist_kmeans_mlx.datasets import load_mnist
-from mnist_kmeans_mlx.engine import points
-from mnist_kmeans_mlx.engine.host import bounded, comparison, sketch, strategy, sums
+from mnist_kmeans_mlx.engine import points, sums
+from mnist_kmeans_mlx.engine.host import bounded, comparison, sketch, strategy
 
 # Constant, the modules that have it, its values besides its own, and cases that it matters for.
 CONSTANTS = {
@@ -35,6 +35,7 @@ CONSTANTS = {
     "REACH": ([bounded], (2, 8), ("mnist-256",)),
     "BLOCK": ([bounded], (2 << 20, 8 << 20), ("mnist-20", "narrow-200")),
     "FEWEST_ROWS": ([strategy, sketch], (2048, 8192), ("mnist-20",)),
+    "FEWEST_CENTERS": ([strategy], (3, 12), ("mnist-4", "mnist-8", "shapeless-8")),
     "USUAL": ([strategy], (10, 40), ("mnist-20",)),
     "ONE_PIECE": ([points], (500_000, 2_000_000), ("few-20", "few-10")),
 }
@@ -47,8 +48,9 @@ def cases():
     middles = rng.normal(size=(200, 16))
     narrow = middles[rng.integers(0, 200, 100_000)] + 0.5 * rng.normal(size=(100_000, 16))
     narrow = narrow.astype(np.float32)
-    found = {f"mnist-{k}": (pixels, k) for k in (20, 100, 256)}
-    found["shapeless-20"] = rng.normal(size=(20_000, 384)).astype(np.float32), 20
+    found = {f"mnist-{k}": (pixels, k) for k in (4, 8, 20, 100, 256)}
+    shapeless = rng.normal(size=(20_000, 384)).astype(np.float32)
+    found |= {f"shapeless-{k}": (shapeless, k) for k in (8, 20)}
     found["few-20"] = rng.normal(size=(10_000, 50)), 20
     found["few-10"] = rng.normal(size=(40_000, 10)), 10
     return found | {f"narrow-{k}": (narrow, k) for k in (100, 200)}

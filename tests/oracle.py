@@ -18,8 +18,10 @@ def kmeans(X, centers, *, weights=None, max_iter=300, tol=1e-4):
     centers = np.array(centers, dtype=np.float64)
     weights = np.ones(len(X)) if weights is None else np.asarray(weights, dtype=np.float64)
     threshold = tol * X.var(axis=0).mean()
-    # The mean of equal rows is that row, whatever they weigh: 3 * x / 3 need not be x.
-    moved = X - X[0]
+    # The mean of equal rows is that row, whatever they weigh: 3 * x / 3 need not be x. Sums of whole
+    # numbers are exact, and their quotients decide ties.
+    origin = np.zeros(X.shape[1]) if np.array_equal(X, np.rint(X)) else X[0]
+    moved = X - origin
     before = None
     n_iter = 0
     while n_iter < max_iter:
@@ -38,7 +40,7 @@ def kmeans(X, centers, *, weights=None, max_iter=300, tol=1e-4):
                 counts[labels[row]] -= weights[row]
                 sums[cluster], counts[cluster] = moved[row] * weights[row], weights[row]
         source = np.where(counts > 0, np.arange(len(centers)), np.argmax(counts))
-        new = X[0] + sums[source] / counts[source, None]
+        new = origin + sums[source] / counts[source, None]
         shift, centers = np.square(new - centers).sum(), new
         if before is not None and np.array_equal(labels, before):
             break

@@ -43,6 +43,18 @@ def test_a_name_that_there_is_not(option, known):
     assert "Traceback" not in done.stderr
 
 
+def test_lloyd(tmp_path):
+    path = tmp_path / "lloyd.json"
+    options = ["--rows", 600, "--repeat", 1, "--cases", "*K = 20", "--out", path]
+    run_script("bench_lloyd.py", *options)
+    results = json.loads(path.read_text())["results"]
+    assert [each["case"].split(",")[0] for each in results] == [
+        "mnist bytes", "mnist / 255 float64", "mnist / 255 float32", "mnist standardized",
+        "normal x 32",
+    ]  # fmt: skip
+    assert all(set(each["milliseconds"]) == {"scikit-learn", "ours"} for each in results)
+
+
 def test_shapes(tmp_path):
     path = tmp_path / "shapes.json"
     done = run_script("bench_shapes.py", "--quick", "--cases", "iris|100 x 2", "--out", path)

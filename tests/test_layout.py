@@ -41,6 +41,7 @@ ENGINE_LAYERS = [
         "engine.metric",
         "engine.sphere",
         "engine.fingerprint",
+        "engine.sums",
     },
     {"engine.points"},
     {"engine.exact", "engine.frame", "engine.lattice"},

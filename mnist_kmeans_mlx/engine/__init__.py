@@ -11,6 +11,7 @@ and `ways` holds what all ways have in common, and chooses one.
 - `points`: the rows of a fit in their `frame`, as whole numbers if they lie on a `lattice`;
   `centers`: centres in it, and the bound of what products with them lose; `decision`: rows that
   float32 leaves in doubt, in float64; `differences`: squared distances; `exact`: sums that no order
-  changes; `metric` and `sphere`: what distances are; `fingerprint`: what tells rows from others.
+  changes, and `sums` of clusters made so; `metric` and `sphere`: what distances are; `fingerprint`:
+  what tells rows from others.
 - `nearest`: what fitted centres are asked, in a frame of their own; `minibatch`: a batch at a time.
 """

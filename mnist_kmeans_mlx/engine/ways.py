@@ -230,7 +230,7 @@ def choose(points: Points, k: int, algorithm: str = "auto", choice: Choice | Non
     if choice.name == "mlx":
         check(device)
         otherwise = cache(lambda: HostWay(points))
-        way = MlxWay(points, otherwise, seeds=device.kind != "cpu")
+        way = MlxWay(points, otherwise, on_cpu=device.kind == "cpu")
     elif choice.name == "sparse":
         way = SparseWay(points)
     else:

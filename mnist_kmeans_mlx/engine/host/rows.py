@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mnist_kmeans_mlx.device import dots, product, slices
 from mnist_kmeans_mlx.engine.differences import NARROW, to_each
@@ -76,16 +75,6 @@ class HostRows:
         if self._kept is None:
             return self.points.narrow(index)
         return np.asarray(taken(self._kept, index))
-
-    @property
-    def exact_sum_rows(self) -> int:
-        """How many rows a product in float32 sums exactly; zero if none."""
-        return int(EXACT_FLOAT32 // max(1.0, self.points.limit)) if self.points.integer else 0
-
-    def summable(self, index: Index | slice) -> npt.NDArray[np.floating[Any]]:
-        """Moved rows that can be summed exactly in their precision if they are whole."""
-        points = self.points
-        return points.narrow(index) if length(index) <= self.exact_sum_rows else points.moved(index)
 
     def distances_sq_to(self, index: Index | slice, row: Float64) -> Float64:
         """Squared distances in float64 of chosen rows to one row, in the moved frame.

@@ -2,6 +2,7 @@
 
 | Rows and centres | E-step |
 | --- | --- |
+| few centres | bounds of the nearest and the next: a comparison costs next to nothing |
 | at most half as many centres as features, many rows | a sketch that turns to the centres |
 | a comparison, of rows or sketches, is wide | and bounds of the distance to each centre |
 | neither, and many centres | those that moved farthest first |
@@ -19,6 +20,8 @@ import numpy as np
 # Widths of sketches, of which the narrowest is taken that captures enough, and what each is at most
 # of the features.
 WIDTHS, SHARE = (32, 64, 96, 128), 1 / 2
+# With fewer centres to compare all of a row takes no longer than to look it up.
+FEWEST_CENTERS = 6
 # With fewer rows a sketch is not worth its axes; they are also found in so many.
 FEWEST_ROWS = 4096
 # Iterations that find the axes; and how many a fit usually takes, of which rows are compared in
@@ -67,7 +70,7 @@ class Strategy:
         # With label, norm and two bounds.
         nbytes = n * (4 * (4 + turning) + (2 * k if each else 0))
         nbytes += sketch_bytes(n, d) if turning else 0
-        if k == 1 or nbytes > spare:
+        if k < FEWEST_CENTERS or nbytes > spare:
             turning, each, nbytes = 0, False, 16 * n
         movers = k // MOVERS if not turning and not each and k > MANY else 0
         return cls(turning, max(0, TURNING_WIDTH - k) if turning else 0, each, movers, nbytes)

@@ -12,9 +12,9 @@ from mnist_kmeans_mlx.engine.host import joint
 from mnist_kmeans_mlx.engine.host.bounded import BoundedAssignment
 from mnist_kmeans_mlx.engine.host.plus_plus import plus_plus
 from mnist_kmeans_mlx.engine.host.rows import HostRows
-from mnist_kmeans_mlx.engine.host.sums import HostSums
 from mnist_kmeans_mlx.engine.points import Float64, Index, Labels, Points
 from mnist_kmeans_mlx.engine.seeding.sampling import Source
+from mnist_kmeans_mlx.engine.sums import HostSums
 
 
 class HostWay:
@@ -66,7 +66,7 @@ class HostClusters:
     def __init__(self, rows: HostRows, k: int, settled: bool) -> None:
         self._points = rows.points
         self._nearest = BoundedAssignment(rows, k, settled)
-        self._sums = HostSums(rows, k)
+        self._sums = HostSums(rows.points, k)
         self.labels: Labels = np.full(rows.points.n, -1, dtype=np.int32)
         self.changed, self.rechecked = 0, 0
 

@@ -23,6 +23,8 @@ class DeviceRows:
     ----------
     points : Points
         The rows.
+    sums : bool, default=True
+        Whether they are to be summed here.
 
     Attributes
     ----------
@@ -38,7 +40,7 @@ class DeviceRows:
         How weighted rows and weights are summed.
     """
 
-    def __init__(self, points: Points) -> None:
+    def __init__(self, points: Points, sums: bool = True) -> None:
         self.points, self.device, self.held = points, points.device, points.keep
         bits = 12 if self.device.rounding.factors == 0 else 8
         self.row_slices = Slices(points.row_sums, bits)
@@ -49,9 +51,9 @@ class DeviceRows:
         with points.stage("upload"), mx.stream(self.device.mlx):
             if points.is_narrow:
                 self._send()
-            else:
-                self._convert()
-            if points.weights is not None:
+            else:  # weighted rows have parts of their own, and whole numbers one only
+                self._convert(2 if sums and points.weights is None and not points.integer else 1)
+            if sums and points.weights is not None:
                 self._weights = self._both(points.weights, self.weight_slices)
                 if self.held:
                     self._weighted = self._both(self._heavy(slice(None)), self.row_slices)
@@ -122,11 +124,9 @@ class DeviceRows:
             sums.astype(np.float64), norm_sq.astype(np.float64)
         )
 
-    def _convert(self) -> None:
-        """Send others as float32, and what that leaves of them."""
+    def _convert(self, count: int) -> None:
+        """Send others as float32, and if as two of these what the first leaves of them."""
         points, shape = self.points, (self.points.n, self.points.d)
-        # Weighted rows have parts of their own, and whole numbers one only.
-        count = 2 if points.weights is None and not points.integer else 1
         kept = [np.empty(shape, np.float32) for _ in range(count if self.held else 0)]
 
         def take(part: slice, block: Float64) -> None:

@@ -6,8 +6,8 @@ import numpy as np
 from scipy import sparse
 
 from mnist_kmeans_mlx.engine.exact import joined
-from mnist_kmeans_mlx.engine.host.rows import HostRows
-from mnist_kmeans_mlx.engine.points import Float64, Index, Labels
+from mnist_kmeans_mlx.engine.frame import EXACT_FLOAT32
+from mnist_kmeans_mlx.engine.points import Float64, Index, Labels, Points, length
 
 # Bytes of float64 rows that are split at once where sums are large too.
 SPLIT_BYTES = 16 << 20
@@ -32,9 +32,11 @@ class HostSums:
         Their weights.
     """
 
-    def __init__(self, rows: HostRows, k: int) -> None:
-        self.rows, self.points, self.k = rows, rows.points, k
+    def __init__(self, points: Points, k: int) -> None:
+        self.points, self.k = points, k
         self._labels: Labels | None = None
+        # How many rows a product in float32 sums exactly; zero if none.
+        self._exact = int(EXACT_FLOAT32 // max(1.0, points.limit)) if points.integer else 0
         # How to sum rows and weights, and what is summed of this rank's.
         self._of_rows, self._of_weights = self.points.row_sums, self.points.weight_sums
         self._sums: Float64 = np.zeros((self._of_rows.width, k, self.points.d))
@@ -64,7 +66,7 @@ class HostSums:
     def _add(self, rows: Index | None, labels: Labels, less: Labels | None = None) -> None:
         """Add rows, all if None, by label, and take the same away by other labels."""
         points, host, most = self.points, self.points.host, None
-        if points.weights is not None or self.rows.exact_sum_rows < FEWEST_SUMMED:
+        if points.weights is not None or self._exact < FEWEST_SUMMED:
             # What rows are split into stays in cache, unless sums are as large.
             most = max(points.host_step, min(2 * self.k, SPLIT_BYTES // (8 * points.d)))
 
@@ -82,7 +84,9 @@ class HostSums:
         """Parts of the sums of rows by label, less those of the same rows by other labels."""
         points = self.points
         if self._of_rows.whole and points.weights is None:
-            moved = self.rows.summable(index)
+            # In float32 where that sums so many exactly.
+            few = length(index) <= self._exact
+            moved = points.narrow(index) if few else points.moved(index)
             parts, weights = moved[None], np.ones(len(labels), dtype=moved.dtype)
         else:
             moved, weights = points.moved(index), np.ones(len(labels))
