@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 from _bench import SLOWING, ratio, save, say, show, spread, surroundings, table
-from _bench_arms import peak_bytes, reset_peak
+from _bench_arms import peak_bytes, reset_peak, return_memory
 
 from mnist_kmeans_mlx.benchmark.process import Worker
 from mnist_kmeans_mlx.system import same_package
@@ -180,7 +180,9 @@ def work(module):
         name, call, seed, times = json.loads(line)["job"]
         case = CASES[name]
         if name not in held:
-            held = {name: (case.make(), {})}
+            held.clear()
+            return_memory()  # of the case before
+            held[name] = case.make(), {}
         X, fitted = held[name]
         if call == "fit" or seed not in fitted:
             fitted[seed] = getattr(import_module(module), case.estimator)(

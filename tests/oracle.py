@@ -18,8 +18,8 @@ def kmeans(X, centers, *, weights=None, max_iter=300, tol=1e-4):
     centers = np.array(centers, dtype=np.float64)
     weights = np.ones(len(X)) if weights is None else np.asarray(weights, dtype=np.float64)
     threshold = tol * X.var(axis=0).mean()
-    # The mean of equal rows is that row, whatever they weigh: 3 * x / 3 need not be x. Sums of whole
-    # numbers are exact, and their quotients decide ties.
+    # The mean of equal rows is that row, whatever they weigh: 3 * x / 3 need not be x.
+    # Sums of whole numbers are exact, and their quotients decide ties.
     origin = np.zeros(X.shape[1]) if np.array_equal(X, np.rint(X)) else X[0]
     moved = X - origin
     before = None
