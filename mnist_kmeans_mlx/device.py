@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from importlib.metadata import version
 from typing import Any, NamedTuple, TypeVar
@@ -97,6 +97,11 @@ class Device:
     def host(self) -> Device:
         """The CPU beside it, or itself: for what is computed in float64."""
         return self if self.kind == "cpu" else resolve("cpu")
+
+    @property
+    def alone(self) -> Device:
+        """The same with a single thread."""
+        return replace(self, workers=1)
 
     def matmul(self, a: mx.array, b: mx.array) -> mx.array:
         """Matrix product of two float32 arrays, ``(m, d) @ (d, k)``."""

@@ -4,8 +4,6 @@
 NumPy must be there. Each line on stdin is a job, each line on stdout its answer.
 """
 
-import ctypes
-import gc
 import io
 import json
 import os
@@ -358,13 +356,6 @@ class Server:
             "device_peak_bytes": self.arm.device_peak_bytes,
             "labels": labels is not None,
         }
-
-
-def return_memory():
-    """Give back what has been freed, where the system supports it."""
-    gc.collect()
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def reset_peak():

@@ -13,7 +13,7 @@ import warnings
 from fnmatch import fnmatchcase
 
 import numpy as np
-from _bench import ratio, save, spread, surroundings, table
+from _bench import ratio, save, say, show, spread, surroundings, table
 from sklearn import cluster
 
 import mnist_kmeans_mlx
@@ -71,7 +71,8 @@ def main():
         times = {arm: spread([1e3 * s for s in each]) for arm, each in taken.items()}
         results.append({"case": name, "milliseconds": times, "ratio": found})
         lines.append([name, "", *times.values(), found])
-        print(table(["case", "", *(f"{arm}, ms" for arm in ARMS), "ratio"], lines[-1:]), flush=True)
+        say(name, show(found))
+    print(table(["case", "", *(f"{arm}, ms" for arm in ARMS), "ratio"], lines))
     if options.out:
         save(options.out, {"surroundings": surroundings("cpu"), "results": results})
 

@@ -38,6 +38,7 @@ CONSTANTS = {
     "FEWEST_CENTERS": ([strategy], (3, 12), ("mnist-4", "mnist-8", "shapeless-8")),
     "USUAL": ([strategy], (10, 40), ("mnist-20",)),
     "ONE_PIECE": ([points], (500_000, 2_000_000), ("few-20", "few-10")),
+    "ONE_THREAD": ([points], (2_500_000, 10_000_000), ("some-12", "some-10", "narrow-100")),
 }
 
 
@@ -52,6 +53,8 @@ def cases():
     shapeless = rng.normal(size=(20_000, 384)).astype(np.float32)
     found |= {f"shapeless-{k}": (shapeless, k) for k in (8, 20)}
     found["few-20"] = rng.normal(size=(10_000, 50)), 20
+    found["some-12"] = rng.normal(size=(100_000, 8)), 12
+    found["some-10"] = pixels[::8], 10
     found["few-10"] = rng.normal(size=(40_000, 10)), 10
     return found | {f"narrow-{k}": (narrow, k) for k in (100, 200)}
 

@@ -38,6 +38,16 @@ def pytest_configure(config):
     mx.set_default_device(mlx_device)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def threads_share_few_rows():
+    """Tests have few rows: in this process threads share them all the same."""
+    from mnist_kmeans_mlx.engine import points
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(points, "ONE_THREAD", 0)
+        yield
+
+
 def pytest_report_header(config):
     return f"device: {DEVICE}"
 

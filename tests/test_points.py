@@ -1,10 +1,12 @@
 import numpy as np
 import oracle
 import pytest
+from doubles import make_device
 from ranks import on_ranks, shares
 from scipy import sparse
 
 from mnist_kmeans_mlx.distributed import ALONE, current
+from mnist_kmeans_mlx.engine import points as points_
 from mnist_kmeans_mlx.engine.fingerprint import fingerprint
 from mnist_kmeans_mlx.engine.host.rows import HostRows
 from mnist_kmeans_mlx.engine.points import Points
@@ -99,3 +101,12 @@ def test_the_fingerprint_is_that_of_all_rows_on_any_ranks(kind, weighted, monkey
     for other in (given[swapped], changed):
         assert of(sparse.csr_matrix(other) if kind == "csr" else other, weights) != expected
     assert of(rows, np.ones(150) if weights is None else weights[swapped]) != expected
+
+
+def test_few_rows_are_left_to_one_thread(monkeypatch):
+    monkeypatch.setattr(points_, "ONE_THREAD", 5_000_000)
+    device = make_device("cpu", workers=3)
+    few, many = np.zeros((1000, 784)), np.zeros((200_000, 1))
+    assert Points(few, device).host.workers == 1
+    assert Points(many, device).host.workers == 3
+    assert Points(sparse.csr_matrix(few), device).host.workers == 3

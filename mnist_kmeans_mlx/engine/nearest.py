@@ -112,7 +112,7 @@ class Nearest:
         n, k = rows.shape[0], len(self.centers)
         if k == 1 or n <= FEW:
             _check_finite(rows)
-            return self._labels_of_few(rows)
+            return np.zeros(n, dtype=np.int32) if k == 1 else self._labels_of_few(rows)
         labels, compared = np.empty(n, dtype=np.int32), self._compared(n)
 
         def decide(part: slice) -> None:
@@ -128,10 +128,8 @@ class Nearest:
         return labels
 
     def _labels_of_few(self, rows: npt.NDArray[Any]) -> Labels:
-        """The same of so few rows, or with so few centres, that products in float64 will do."""
+        """The same of so few rows that products are made in float64."""
         centers, wide = self.centers, rows.astype(np.float64, copy=False)
-        if len(centers) == 1:
-            return np.zeros(len(rows), dtype=np.int32)
         with np.errstate(over="ignore", invalid="ignore"):
             norms_sq, own = np.vecdot(centers, centers), np.vecdot(wide, wide)
             scores = norms_sq - 2 * product(wide, centers.T)

@@ -32,6 +32,9 @@ SAMPLE, SAMPLE_BYTES = 4096, 16 << 20
 # the number of centres (`is_little`). Half of it costs 15 to 49 %, and twice of it gains 10 to
 # 34 %: scripts/bench_strategy.py ONE_PIECE. Other rows, of many iterations, lost up to half by it.
 ONE_PIECE, FIXED = 1_000_000, 25
+# With less, counted likewise, one thread takes up to a quarter less time than two, whose steps are
+# so short that they wait for the interpreter; with many centres a tenth more.
+ONE_THREAD = 5_000_000
 # Numbers side by side that NumPy goes along at once.
 ABREAST = 512
 # Binary digits that a number of a row keeps in a sum, counted from the largest of all. Usual
@@ -140,7 +143,8 @@ class Points:
         self.is_sparse = issparse(rows)
         self.rows = rows = csr.canonical(rows) if self.is_sparse else rows
         self.stage = stage
-        self.device, self.host = device, device.host
+        few = not issparse(rows) and rows.shape[0] * (rows.shape[1] + FIXED) < ONE_THREAD
+        self.device, self.host = device, device.host.alone if few else device.host
         self.weights = weights
         self.group = group
         self.spare = device.memory_bytes // 4 if spare is None else spare
