@@ -250,8 +250,10 @@ class BaseKMeans(
             accept_sparse="csr",
             dtype=None if keep else [np.float64, np.float32],
             order="C",
-            ensure_all_finite=(finite or issparse(X)) and not _is_finite_half(X),
+            ensure_all_finite=finite and not _is_finite_half(X),
         )
+        if not finite and issparse(X):
+            assert_all_finite(X, estimator_name=type(self).__name__, input_name="X")
         return csr.canonical(X) if reset and issparse(X) else X
 
     @contextmanager

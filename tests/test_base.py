@@ -114,6 +114,16 @@ def test_bad_numbers_of_float16_are_refused(estimator, byteorder, bad, said):
             method(rows)
 
 
+def test_nan_in_a_sparse_frame_is_refused(estimator):
+    pd = pytest.importorskip("pandas")
+    estimator.fit(pd.DataFrame.sparse.from_spmatrix(sparse.csr_matrix(ROWS)))
+    rows = sparse.csr_matrix(ROWS)
+    rows.data[5] = np.nan
+    for method in (estimator.predict, estimator.transform, estimator.score):
+        with pytest.raises(ValueError, match="Input X contains NaN"):
+            method(pd.DataFrame.sparse.from_spmatrix(rows))
+
+
 def test_blocks_change_nothing(estimator, monkeypatch):
     weights = np.random.default_rng(0).random(len(ROWS))
     estimator.fit(ROWS)

@@ -240,7 +240,7 @@ class CpuClusters(MlxClusters):
 
     def add_up(self) -> None:
         """Sum those rows that changed cluster."""
-        self._on_host.update(np.array(self.labels, copy=False))
+        self._on_host.update(np.array(self.labels))
         self.sums, self.counts = self._on_host.sums, self._on_host.counts
 
     def _sums_all(self) -> bool:
