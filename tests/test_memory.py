@@ -131,7 +131,8 @@ def test_half_of_what_is_free():
 
 def peak(folder, n, init, monkeypatch):
     """Most bytes that the fit of `n` rows out of a file held at a time."""
-    monkeypatch.setattr("mnist_kmeans_mlx.engine.points.HOST_BLOCK", 1 << 14)
+    for block in ("points.HOST_BLOCK", "host.nearest.ROWS", "host.nearest.SCORES"):
+        monkeypatch.setattr(f"mnist_kmeans_mlx.engine.{block}", 1 << 14)
     rng = np.random.default_rng(0)
     np.save(folder / "rows.npy", rng.integers(0, 9, (n, 1)) * 30 + rng.normal(size=(n, 4)))
     rows = open_rows(folder / "rows.npy", block_bytes=1 << 14)

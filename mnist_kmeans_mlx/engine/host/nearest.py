@@ -16,8 +16,9 @@ from mnist_kmeans_mlx.threads import scratch
 # Bytes of float32 rows, and of scores, that a core works on at once. With less, threads wait for
 # the interpreter.
 ROWS, SCORES = 1 << 22, 1 << 22
-# Fewest rows of a block: with fewer, BLAS mostly copies the centres.
-FEWEST = 128
+# Fewest rows of a block: with fewer, BLAS mostly copies the centres. Most: with more, little but
+# memory of each thread is added.
+FEWEST, MOST = 128, 1 << 17
 # Of so few features rows are turned around; of more than so many, their products are.
 TURNED, LONG = 4, 32
 # Bytes of products that are turned around in a core's cache.
@@ -53,7 +54,7 @@ class HostComparison:
             factors = factors._replace(offset=factors.offset + more)
         self._factors = factors
         self._numbers = np.arange(k, dtype=np.min_scalar_type(k))[:, None]
-        self._step = max(FEWEST, min(ROWS // (4 * d), SCORES // (4 * k)))
+        self._step = max(FEWEST, min(ROWS // (4 * d), SCORES // (4 * k), MOST))
         self._size = moved.size
 
     def each(self, function: Callable[[slice], None], n: int) -> None:
