@@ -46,7 +46,12 @@ Stage = Callable[[str], AbstractContextManager[None]]
 
 def is_little(n: int, d: int) -> bool:
     """Whether rows are so few that one piece is quicker than threads, bounds or a lattice."""
-    return n * (d + FIXED) <= ONE_PIECE
+    return _size(n, d) <= ONE_PIECE
+
+
+def _size(n: int, d: int) -> int:
+    """What takes time of `n` rows of `d` features."""
+    return n * (d + FIXED)
 
 
 def along_rows(function: np.ufunc, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -143,7 +148,7 @@ class Points:
         self.is_sparse = issparse(rows)
         self.rows = rows = csr.canonical(rows) if self.is_sparse else rows
         self.stage = stage
-        few = not issparse(rows) and rows.shape[0] * (rows.shape[1] + FIXED) < ONE_THREAD
+        few = not self.is_sparse and _size(*rows.shape) < ONE_THREAD
         self.device, self.host = device, device.host.alone if few else device.host
         self.weights = weights
         self.group = group

@@ -27,8 +27,8 @@ TURNING = 1 << 20
 SUMMED = 1024
 # Products of numbers for which no BLAS wakes a thread, and from which on another one pays.
 SMALL, SHARED = 1 << 17, 1 << 23
-# No larger score is infinite in float32.
-HELD = 1e37
+# Larger scores may be infinite in float32.
+LARGEST_SCORE = 1e37
 
 
 class HostComparison:
@@ -85,7 +85,7 @@ class HostComparison:
         np.multiply(close, self._numbers, out=each)
         label = np.add.reduce(each, axis=0, dtype=dtype)
         largest = self._factors.largest_norm
-        if not largest * (largest + 2 * longest) < HELD:
+        if not largest * (largest + 2 * longest) < LARGEST_SCORE:
             return self._of_doubtful(moved, scores, label, np.arange(len(moved)))
         # Where all scores are numbers, each row is close to one at least.
         if np.count_nonzero(close) == len(moved):
