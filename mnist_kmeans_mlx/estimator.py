@@ -247,7 +247,7 @@ n_features), default="k-means++"
         n, d = X.shape
         choice = decide(device, algorithm, n, d, self.n_clusters, self._n_init, X.dtype.itemsize)
         points = self._points(X, device, choice, weights, group, stage)
-        way = choose(points, self.n_clusters, choice=choice)
+        way = choose(points, self.n_clusters, algorithm, choice)
         checked_inertia(points.squared(way.norm_sq))  # which is no less
         tol = self.tol * way.mean_variance
         if callable(init) and is_source(points.rows):

@@ -68,7 +68,7 @@ def backend(request):
     return taken_for_gpu() if request.param == "as a gpu" else resolve(request.param)
 
 
-@pytest.fixture(scope="session", params=["plain", "host", "mlx"])
+@pytest.fixture(scope="session", params=["plain", "host", "whole", "mlx"])
 def make_way(request):
     """Each way: ``make_way(rows, weights=None)``, on the device under test."""
     from doubles import WAYS

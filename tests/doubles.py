@@ -62,13 +62,17 @@ def host(rows, weights=None):
     return HostWay(Points(rows, resolve("cpu"), weights))
 
 
+def whole(rows, weights=None):
+    return HostWay(Points(rows, resolve("cpu"), weights), bounded=False)
+
+
 def on_mlx(rows, weights=None):
     found = resolve()
     points = Points(rows, found if found.kind != "cpu" else taken_for_gpu(), weights)
     return HostWay(points) if points.is_deep else MlxWay(points, lambda: HostWay(points))
 
 
-WAYS = {"plain": plain, "host": host, "mlx": on_mlx}
+WAYS = {"plain": plain, "host": host, "whole": whole, "mlx": on_mlx}
 
 
 @contextlib.contextmanager

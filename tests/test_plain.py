@@ -66,6 +66,7 @@ def test_few_rows_take_it():
 
     assert chosen(150, 4, 3) is PlainWay
     assert chosen(200_000, 4, 3) is HostWay
+    assert chosen(150, 4, 3, "lloyd") is PlainWay
     assert chosen(150, 4, 3, "elkan") is HostWay
 
 

@@ -29,17 +29,20 @@ FREE = replace(taken_for_gpu(), optional=True)
     ("device", "algorithm", "name"),
     [
         (resolve("cpu"), "auto", "host"),
-        (resolve("cpu"), "lloyd", "mlx"),
+        (resolve("cpu"), "lloyd", "host"),
         (resolve("cpu"), "elkan", "host"),
         (taken_for_gpu(), "auto", "mlx"),
         (taken_for_gpu(), "elkan", "host"),
+        (taken_for_gpu(), "lloyd", "mlx"),
+        (FREE, "lloyd", "mlx"),
     ],
 )
 def test_what_is_asked_for_is_taken(device, algorithm, name):
     assert decide(device, algorithm, 60_000, 784, 20).name == name
     points = Points(oracle.make_rows("normal", 20_000, 50, seed=0), device)
-    way = choose(points, 3, algorithm)
+    way = choose(points, 20, algorithm)
     assert type(way) is {"host": HostWay, "mlx": MlxWay}[name]
+    assert name == "mlx" or way.bounded == (algorithm != "lloyd")
     assert way.why.startswith(f"{name}: ")
 
 

@@ -157,23 +157,26 @@ def decide(
     ----------
     device : Device
     algorithm : {"auto", "lloyd", "elkan"}
-        "lloyd" compares all, "elkan" keeps bounds, "auto" takes what is estimated to be quicker.
+        "lloyd" compares all rows, "elkan" keeps bounds, "auto" takes what is estimated to be
+        quicker.
     n, d, k, n_init : int
     itemsize : int, default=4
         Bytes of a number of the rows on the device.
     """
+    whole = algorithm == "lloyd"
     if algorithm == "elkan":
         return Choice("host", "algorithm='elkan' keeps bounds, on the host")
-    if algorithm == "lloyd" and not device.optional:
-        return Choice("mlx", "algorithm='lloyd' compares all rows, as MLX operations")
     if device.kind != "cpu" and not device.optional:
         return Choice("mlx", "device='gpu' was asked for")
     if is_little(n, d) and n * k <= HELD:
         return Choice("plain", "so little is quicker in one piece")
     if device.kind == "cpu":
-        return Choice("host", "on a CPU bounds save most comparisons")
+        on_cpu = "all rows are compared" if whole else "bounds save most comparisons"
+        return Choice("host", f"on a CPU {on_cpu}")
     if _is_small(n, d, k):
         return Choice("host", "so little work would not keep a GPU busy")
+    if whole:
+        return Choice("mlx", "algorithm='lloyd' compares all rows")
     seconds = {
         "host": _host_seconds(host_speed(), n, d, k, n_init),
         "mlx": _mlx_seconds(speed(device), n, d, k, n_init, itemsize),
@@ -229,12 +232,12 @@ def choose(points: Points, k: int, algorithm: str = "auto", choice: Choice | Non
     way: PlainWay | HostWay | MlxWay | SparseWay
     if choice.name == "mlx":
         check(device)
-        otherwise = cache(lambda: HostWay(points))
-        way = MlxWay(points, otherwise, on_cpu=device.kind == "cpu")
+        way = MlxWay(points, cache(lambda: HostWay(points)))
     elif choice.name == "sparse":
         way = SparseWay(points)
     else:
-        way = PlainWay(points) if choice.name == "plain" else HostWay(points)
+        plain = choice.name == "plain"
+        way = PlainWay(points) if plain else HostWay(points, bounded=algorithm != "lloyd")
     way.why = choice.told
     return way
 

@@ -39,12 +39,15 @@ class HostComparison:
     device : Device
     moved : ndarray of shape (k, d), float64
         The centres, as rows are moved.
+    off : float, default=0
+        How far scores of rows can be from those of the rows that will come instead of them.
     """
 
-    def __init__(self, device: Device, moved: Float64) -> None:
+    def __init__(self, device: Device, moved: Float64, off: float = 0.0) -> None:
         self.device, (k, d) = device.host, moved.shape
         self._features, rounding = slices(d, SUMMED), host_rounding()
         factors = Factors.of(moved, rounding, min(d, SUMMED) + len(self._features))
+        factors = factors._replace(offset=factors.offset + off)
         self._turned = np.ascontiguousarray(factors.factor.T) if d > LONG else None
         self._constant = factors.constant[:, None]
         if d <= TURNED:
@@ -68,16 +71,18 @@ class HostComparison:
         self.device.map(function, slices(n, step))
 
     def nearest(
-        self, moved: npt.NDArray[Any]
+        self, moved: npt.NDArray[Any], longest: float | None = None
     ) -> tuple[npt.NDArray[np.integer[Any]], Index, npt.NDArray[np.bool_]]:
         """Nearest centres of a block; rows in doubt, and which centres these may be nearest to.
 
-        First with the error of the longest row, which takes less than that of each.
+        First with the error of the longest row, which takes less than that of each. Its norm, or
+        more than that, is `longest` where it is known.
         """
         shape, dtype = (len(self._numbers), len(moved)), self._numbers.dtype
         close, each = scratch("close", shape, np.bool_), scratch("each", shape, dtype)
         with np.errstate(over="ignore", invalid="ignore"):
-            scores, longest = self._scores(moved)
+            scores, rows = self._scores(moved)
+            longest = _longest(moved, rows) if longest is None else longest
             reach = scores.min(axis=0)
             # Twice the error above the least, and what this sum is rounded by.
             reach += np.float32(3 * self._factors.error(longest))
@@ -112,15 +117,15 @@ class HostComparison:
         label[rows[sure]] = close[sure].argmax(axis=1)
         return label, rows[~sure], close[~sure]
 
-    def _scores(self, moved: npt.NDArray[Any]) -> tuple[Float32, float]:
-        """Scores ``(k, m)`` of one centre side by side, and what no norm of a row exceeds."""
+    def _scores(self, moved: npt.NDArray[Any]) -> tuple[Float32, Float32]:
+        """Scores ``(k, m)`` of one centre side by side, and the rows, perhaps as columns."""
         (m, d), k = moved.shape, len(self._numbers)
         scores = scratch("scores", (k, m), np.float32)
         if d <= TURNED:
             columns = scratch("rows", (d + 1, m), np.float32)
             columns[:-1], columns[-1] = moved.T, 1
             product(self._columns, columns, out=scores)
-            return scores, _longest(moved, columns[:-1])
+            return scores, columns[:-1]
         rows = moved
         if rows.dtype != np.float32:
             rows = scratch("rows", (m, d), np.float32)
@@ -128,7 +133,7 @@ class HostComparison:
         if self._turned is None:
             product(self._factors.factor, rows.T, out=scores)
             scores += self._constant
-            return scores, _longest(moved, rows)
+            return scores, rows
         for part in slices(m, max(FEWEST, TURNING // (4 * k))):
             by_row = scratch("products", (part.stop - part.start, k), np.float32)
             for features in self._features:
@@ -138,7 +143,7 @@ class HostComparison:
                     by_row += product(rows[part, features], self._turned[features])
             # To turn so narrow a product around takes less than AVX-512 kernels gain by it.
             np.add(by_row.T, self._constant, out=scores[:, part])
-        return scores, _longest(moved, rows)
+        return scores, rows
 
 
 def _longest(rows: npt.NDArray[Any], moved: Float32) -> float:

@@ -12,24 +12,34 @@ from mnist_kmeans_mlx.engine.host import joint
 from mnist_kmeans_mlx.engine.host.bounded import BoundedAssignment
 from mnist_kmeans_mlx.engine.host.plus_plus import plus_plus
 from mnist_kmeans_mlx.engine.host.rows import HostRows
+from mnist_kmeans_mlx.engine.host.whole import WholeAssignment
 from mnist_kmeans_mlx.engine.points import Float64, Index, Labels, Points
 from mnist_kmeans_mlx.engine.seeding.sampling import Source
 from mnist_kmeans_mlx.engine.sums import HostSums
 
 
 class HostWay:
-    """Rows on the host: a `Way`."""
+    """Rows on the host: a `Way`.
+
+    Parameters
+    ----------
+    points : Points
+        The rows.
+    bounded : bool, default=True
+        Whether to keep bounds from one step to the next, rather than compare all rows in each.
+    """
 
     device, why = "cpu", ""
 
-    def __init__(self, points: Points) -> None:
-        self.points = points
+    def __init__(self, points: Points, bounded: bool = True) -> None:
+        self.points, self.bounded = points, bounded
         self.rows = HostRows(points)
         self.norm_sq, self.mean_variance = self.rows.norm_sq, self.rows.mean_variance
 
     def clusters(self, k: int, settled: bool = False) -> HostClusters:
         """Of a new restart."""
-        return HostClusters(self.rows, k, settled)
+        nearest = BoundedAssignment(self.rows, k, settled) if self.bounded else None
+        return HostClusters(self.rows, k, nearest or WholeAssignment(self.rows))
 
     def assign(self, asked: Sequence[tuple[HostClusters, Float64]]) -> None:
         """Give each row to the nearest of some centres."""
@@ -43,7 +53,7 @@ class HostWay:
             return 1, 1
         strategy = self.rows.strategy(k)
         threads = max(1, min(points.host.workers, points.spare // strategy.nbytes))
-        if threads > 1:
+        if threads > 1 and self.bounded:
             self.rows.turning_base(k, strategy)  # with all threads, before these part
         return threads, 1
 
@@ -63,9 +73,10 @@ class HostWay:
 class HostClusters:
     """Labels and sums of one restart: `Clusters`."""
 
-    def __init__(self, rows: HostRows, k: int, settled: bool) -> None:
-        self._points = rows.points
-        self._nearest = BoundedAssignment(rows, k, settled)
+    def __init__(
+        self, rows: HostRows, k: int, nearest: BoundedAssignment | WholeAssignment
+    ) -> None:
+        self._points, self._nearest = rows.points, nearest
         self._sums = HostSums(rows.points, k)
         self.labels: Labels = np.full(rows.points.n, -1, dtype=np.int32)
         self.changed, self.rechecked = 0, 0

@@ -23,8 +23,6 @@ class DeviceRows:
     ----------
     points : Points
         The rows.
-    sums : bool, default=True
-        Whether they are to be summed here.
 
     Attributes
     ----------
@@ -40,7 +38,7 @@ class DeviceRows:
         How weighted rows and weights are summed.
     """
 
-    def __init__(self, points: Points, sums: bool = True) -> None:
+    def __init__(self, points: Points) -> None:
         self.points, self.device, self.held = points, points.device, points.keep
         bits = 12 if self.device.rounding.factors == 0 else 8
         self.row_slices = Slices(points.row_sums, bits)
@@ -52,8 +50,8 @@ class DeviceRows:
             if points.is_narrow:
                 self._send()
             else:  # weighted rows have parts of their own, and whole numbers one only
-                self._convert(2 if sums and points.weights is None and not points.integer else 1)
-            if sums and points.weights is not None:
+                self._convert(2 if points.weights is None and not points.integer else 1)
+            if points.weights is not None:
                 self._weights = self._both(points.weights, self.weight_slices)
                 if self.held:
                     self._weighted = self._both(self._heavy(slice(None)), self.row_slices)

@@ -16,7 +16,6 @@ from mnist_kmeans_mlx.engine.mlx.seeding import UndecidedError, plus_plus
 from mnist_kmeans_mlx.engine.mlx.step import FEWEST, compact, larger, membership, nearest, sums_by
 from mnist_kmeans_mlx.engine.points import Float64, Index, Labels, Points
 from mnist_kmeans_mlx.engine.seeding.sampling import Source
-from mnist_kmeans_mlx.engine.sums import HostSums
 
 # Most centres that rows are compared with at a time where restarts go side by side.
 WIDEST = 4096
@@ -35,20 +34,18 @@ class MlxWay:
         The rows.
     otherwise : callable
         Gives the way that seeds what this one cannot.
-    on_cpu : bool, default=False
-        Whether the host seeds and sums, which takes it less than as operations on the same CPU.
     """
 
-    def __init__(self, points: Points, otherwise: Callable[[], Any], on_cpu: bool = False) -> None:
-        self.points, self._otherwise, self._on_cpu = points, otherwise, on_cpu
+    def __init__(self, points: Points, otherwise: Callable[[], Any]) -> None:
+        self.points, self._otherwise = points, otherwise
         self.device, self.why = points.device.name, ""
-        self._seeds = not on_cpu and points.weights is None and points.group.size == 1
-        self.rows = DeviceRows(points, sums=not on_cpu)
+        self._seeds = points.weights is None and points.group.size == 1
+        self.rows = DeviceRows(points)
         self.norm_sq, self.mean_variance = self.rows.norm_sq, self.rows.mean_variance
 
     def clusters(self, k: int, settled: bool = False) -> MlxClusters:
         """Of a new restart."""
-        return CpuClusters(self.rows, k) if self._on_cpu else MlxClusters(self.rows, k)
+        return MlxClusters(self.rows, k)
 
     def assign(self, asked: Sequence[tuple[MlxClusters, Float64]]) -> None:
         """Give each row to the nearest of some centres: one product for all restarts."""
@@ -229,28 +226,3 @@ class MlxClusters:
                     total[target] += values
                     if source >= 0:
                         total[source] -= values
-
-
-class CpuClusters(MlxClusters):
-    """The same where the host sums, on the CPU that the operations would run on too."""
-
-    def __init__(self, rows: DeviceRows, k: int) -> None:
-        super().__init__(rows, k)
-        self._on_host = HostSums(self.points, k)
-
-    def add_up(self) -> None:
-        """Sum those rows that changed cluster."""
-        self._on_host.update(np.array(self.labels))
-        self.sums, self.counts = self._on_host.sums, self._on_host.counts
-
-    def _sums_all(self) -> bool:
-        return True
-
-    def _gained(self, new: mx.array) -> list[mx.array]:
-        return []
-
-    def _add(self, *gained: Any) -> None:
-        """`add_up` does."""
-
-    def _move(self, rows: Index, before: Labels, after: Labels) -> None:
-        """Likewise."""
