@@ -34,6 +34,34 @@ def test_labels_are_those_of_float64(kind, dtype, backend):
     assert nearest.inertia(rows, labels, weights) == pytest.approx(own @ weights, rel=1e-14)
 
 
+@pytest.mark.parametrize("d", [1, 16, 300])
+@pytest.mark.parametrize("kind", oracle.KINDS)
+def test_inertia_of_float32(kind, d, device):
+    """Differences of neighbours lose nothing, and what squares in float32 lose no sum shows."""
+    rows = oracle.make_rows(kind, 500, d, seed=3).astype(np.float32)
+    centers = rows[::50].astype(np.float64)
+    expected = oracle.distances_sq(rows, centers)
+    labels, nearest = expected.argmin(axis=1), Nearest(centers, device)
+    own = expected[np.arange(500), labels]
+    assert nearest.inertia(rows, labels) == pytest.approx(own.sum(), rel=1e-7)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-5, 1e5, 1e18, 1e22])
+def test_inertia_of_float32_out_of_its_range(scale, device):
+    rows = (oracle.make_rows("normal", 300, 5, seed=4) * scale).astype(np.float32)
+    for some in (rows, rows[:1] / np.float32(scale)):
+        centers = some[:1].astype(np.float64)
+        labels, expected = np.zeros(300, np.int32), oracle.distances_sq(rows, centers).sum()
+        assert Nearest(centers, device).inertia(rows, labels) == pytest.approx(expected, rel=1e-6)
+
+
+def test_inertia_of_squares_that_float32_has_not(device):
+    rows = np.array([[1, 1e-25], [1, 3e-25]], dtype=np.float32)
+    centers, expected = np.array([[1.0, 0.0]]), np.square(rows[:, 1].astype(np.float64)).sum()
+    found = Nearest(centers, device).inertia(rows, np.zeros(2, np.int32))
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
 @pytest.mark.parametrize("multiplier", MULTIPLIERS)
 def test_also_where_products_are_rough(multiplier, device):
     rows = oracle.make_rows("normal", 3000, 12, seed=2)

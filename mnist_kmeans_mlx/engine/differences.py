@@ -19,17 +19,25 @@ Float64 = npt.NDArray[np.float64]
 NARROW = 8
 # Rows of a smaller scale may be farther apart than float64 goes.
 SMALLEST = 2.0**-1020
+# Of rows of a scale down to this, or up to its inverse, squares need not be scaled before they are
+# summed: float64 holds them.
+MODERATE = 2.0**-200
 
 
-def sums_of_squares(differences: Float64) -> Float64:
-    """Squared norms ``(m,)`` of differences ``(m, d)``, which are overwritten."""
+def sums_of_squares(differences: Float64, scale: float = 1.0) -> Float64:
+    """Squared norms ``(m,)`` of scaled differences ``(m, d)``, which are overwritten."""
+    late = scale if MODERATE <= scale <= 1 / MODERATE else 1.0
+    if late != scale:
+        differences *= scale
     squares = np.square(differences, out=differences)
     if squares.shape[1] > NARROW:
-        sums: Float64 = squares.sum(axis=1)
-        return sums
-    total = np.zeros(len(squares))
-    for column in squares.T:
-        total += column
+        total: Float64 = squares.sum(axis=1)
+    else:
+        total = np.zeros(len(squares))
+        for column in squares.T:
+            total += column
+    if late != 1:
+        total *= late * late
     return total
 
 
@@ -52,9 +60,7 @@ def to_own(
             difference[:] = rows  # to cast and subtract in one takes longer
             # "clip" writes to `out`, rather than to a copy of it.
             difference -= centers.take(owner, axis=0, out=own, mode="clip")
-            if scale != 1:
-                difference *= scale
-            return sums_of_squares(difference)
+            return sums_of_squares(difference, scale)
         total, difference = np.zeros(m), scratch("difference", (m,), np.float64)
         for values, column in zip(rows.T, np.ascontiguousarray(centers.T), strict=True):
             column.take(owner, out=difference, mode="clip")

@@ -38,6 +38,10 @@ BLOCK = 1 << 21
 CANCELLED = 1e-6
 # Between these float32 holds squares of centres, and of rows a good deal farther off.
 NEAR, FAR = 1e-10, 1e10
+# Squares in float32 that are added before float64 goes on.
+FLOAT32_TERMS = 256
+# With a smaller mean of them, too many may have been too small.
+LEAST = 1e-30
 # Smaller numbers are no infinity in float32.
 HELD = 1e38
 # To bring so few rows and the centres to float32 takes longer than to compare them in float64.
@@ -155,23 +159,42 @@ class Nearest:
         return costs
 
     def inertia(self, rows: Any, labels: Labels, weights: Float64 | None = None) -> float:
-        """Weighted sum of `costs`."""
+        """Weighted sum of `costs`.
+
+        Of rows and centres in float32 differences and a few squares at a time are float32 as well,
+        as scikit-learn's are; their sums are float64.
+        """
         if weights is not None or issparse(rows):
             costs = self.costs(rows, labels)
             with np.errstate(over="ignore"):
                 return float(costs.sum() if weights is None else (costs * weights).sum())
-        (n, d), sums = rows.shape, {}
+        if rows.dtype == np.float32 and self._in_float32 is not None:
+            found = self._summed(rows, labels, self._in_float32)
+            if LEAST * rows.size < found < np.inf:
+                return found
+        return self._summed(rows, labels, self.centers)
+
+    @cached_property
+    def _in_float32(self) -> npt.NDArray[np.float32] | None:
+        """The centres in float32, if it holds them and the squares of what is near."""
+        with np.errstate(over="ignore"):
+            narrow = self.centers.astype(np.float32)
+        fits = NEAR < np.abs(self.centers).max() < FAR and np.array_equal(narrow, self.centers)
+        return narrow if fits else None
+
+    def _summed(self, rows: npt.NDArray[Any], labels: Labels, centers: npt.NDArray[Any]) -> float:
+        """Sum of squared differences, made in the precision of the centres."""
+        (n, d), dtype, sums = rows.shape, centers.dtype, {}
 
         def measure(part: slice) -> None:
-            difference = scratch("difference", (part.stop - part.start, d), np.float64)
+            difference = scratch("difference", (part.stop - part.start, d), dtype)
             # "clip" writes to `out`, rather than to a copy of it.
-            self.centers.take(labels[part], axis=0, out=difference, mode="clip")
+            centers.take(labels[part], axis=0, out=difference, mode="clip")
             with np.errstate(over="ignore"):
                 np.subtract(rows[part], difference, out=difference)
-                flat = difference.reshape(-1)
-                sums[part.start] = float(np.einsum("i,i->", flat, flat))
+                sums[part.start] = _sum_of_squares(difference.reshape(-1))
 
-        self._each(measure, n, BLOCK // (8 * d))
+        self._each(measure, n, BLOCK // (dtype.itemsize * d))
         return sum(sums[start] for start in sorted(sums))
 
     def _each(self, function: Callable[[slice], None], n: int, step: int) -> None:
@@ -249,6 +272,15 @@ class Nearest:
             if self._scale != 1:
                 block = block * self._scale
             return block.astype(np.float32, copy=False)
+
+
+def _sum_of_squares(flat: npt.NDArray[Any]) -> float:
+    """In float64, but for `FLOAT32_TERMS` at a time of float32."""
+    if flat.dtype == np.float64:
+        return float(np.einsum("i,i->", flat, flat))
+    stop = len(flat) - len(flat) % FLOAT32_TERMS
+    wide, rest = flat[:stop].reshape(-1, FLOAT32_TERMS), flat[stop:].astype(np.float64)
+    return float(dots(wide, wide).sum(dtype=np.float64) + rest @ rest)
 
 
 def _check_finite(rows: npt.NDArray[Any]) -> None:
