@@ -7,6 +7,7 @@ import numpy as np
 import oracle
 import pytest
 from doubles import taken_for_gpu
+from scipy.sparse import csr_matrix
 from sklearn import cluster
 from sklearn.base import clone
 from sklearn.cluster import KMeans as SklearnKMeans
@@ -163,6 +164,22 @@ def test_fewer_distinct_rows_than_clusters(device):
     rows = np.repeat([[0.0, 1.0], [5.0, 5.0]], 10, axis=0)
     with pytest.warns(ConvergenceWarning, match=r"distinct clusters \(2\) .* n_clusters \(3\)"):
         KMeans(3, random_state=0, device=device).fit(rows)
+
+
+@pytest.mark.parametrize("as_csr", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
+def test_equal_rows_do_not_move_to_and_fro(as_csr, weighted, device):
+    """Rounding of means is no distance by which to be the furthest row."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        rows = rng.normal(size=(5, 1 + seed % 8))[rng.integers(0, 5, 20)]
+        rows = np.where(rows < 0.3, 0, rows) if as_csr else rows
+        weights = rng.uniform(0.1, 3, 20) if weighted else None
+        model = KMeans(9, init=rows[rng.permutation(20)[:9]], device=device)
+        model.fit(csr_matrix(rows) if as_csr else rows, sample_weight=weights)
+        assert model.n_iter_ <= 5
+        np.testing.assert_allclose(model.cluster_centers_[model.labels_], rows, atol=1e-13)
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from mnist_kmeans_mlx.engine.points import Float64, Points
+from mnist_kmeans_mlx.engine.points import Float64, Labels, Points
 from mnist_kmeans_mlx.engine.ways import Clusters, Way
 
 # Share of the rows' squared norms that inertia must be for their difference to be exact enough.
 CANCELLED = 1 / 16
+# Share of a mean that it may be off by roundings.
+ROUNDED = 2.0**-51
 
 
 def means(points: Points, clusters: Clusters, centers: Float64) -> Float64:
@@ -67,7 +69,7 @@ def _relocated(points: Points, clusters: Clusters, centers: Float64) -> tuple[Fl
     if len(empty) == 0:
         return clusters.sums, clusters.counts
     labels = np.asarray(clusters.labels)
-    distances = points.group.gather(points.distances_sq(None, centers, labels))
+    distances = points.group.gather(_distances_sq(points, centers, labels))
     if distances.max() == 0:
         return clusters.sums, clusters.counts
     sums, counts = clusters.sums.copy(), clusters.counts.copy()
@@ -83,6 +85,20 @@ def _relocated(points: Points, clusters: Clusters, centers: Float64) -> tuple[Fl
         counts[owner] -= weight
         counts[cluster] = weight
     return sums, counts
+
+
+def _distances_sq(points: Points, centers: Float64, labels: Labels) -> Float64:
+    """Squared distances of rows to their centres; zero where rounding of means is all there is.
+
+    Equal rows would otherwise be moved to and fro between the clusters that they leave empty.
+    """
+    distances = points.distances_sq(None, centers, labels)
+    unit, weights = 0.0 if points.row_sums.whole else 2.0**points.row_sums.last, points.weights
+    units = np.full(points.n, unit) if weights is None else unit / np.where(weights > 0, weights, 1)
+    size = (np.abs(centers).max(axis=1) + np.abs(points.origin).max()) * points.scale
+    noise = units + ROUNDED * size[labels]
+    distances[distances <= points.d * np.square(noise) + points.residual**2] = 0
+    return distances
 
 
 def inertia_of_sums(
