@@ -25,7 +25,7 @@ Index = npt.NDArray[np.intp]
 Labels = npt.NDArray[np.int32]
 
 # Bytes of float64 rows that a core works on at once: they stay in its cache.
-HOST_BLOCK = 2 << 20
+HOST_BLOCK = 4 << 20
 # Rows from which the origin is found, in as many bytes at most.
 SAMPLE, SAMPLE_BYTES = 4096, 16 << 20
 # With less, one piece is quicker than threads and bounds: what takes time is n (d + 25), whatever
