@@ -94,7 +94,6 @@ def main(argv=None):
     rates = machine_rates(device)
     points = Points(rows, device)
     print(f"{rates['flops'] / 1e9:.0f} GFLOP/s, {rates['bytes'] / 1e9:.1f} GB/s (float32)")
-    # On a GPU "auto" is "lloyd".
     header = ("K", "GFLOP", "MB", "floor ms", "lloyd ms", "auto ms", "mean", "iterations", "M2 ms")
     print(("{:>6}" + "{:>11}" * 8).format(*header))
     table = []

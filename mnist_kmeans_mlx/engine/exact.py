@@ -83,6 +83,11 @@ class Exact:
         self.bound, self.width, self.last = bound, len(self._units), int(self._units[-1])
         self._rounders = np.ldexp(1.5, 52 + self._units)
 
+    @property
+    def unit(self) -> float:
+        """What numbers are rounded to a multiple of; zero if they are not rounded."""
+        return 0.0 if self.whole else 2.0**self.last
+
     def split(self, a: Float64) -> Float64:
         """The parts of numbers, shape ``(width, *a.shape)``, that are summed each by itself."""
         if self.whole:

@@ -93,11 +93,12 @@ def _distances_sq(points: Points, centers: Float64, labels: Labels) -> Float64:
     Equal rows would otherwise be moved to and fro between the clusters that they leave empty.
     """
     distances = points.distances_sq(None, centers, labels)
-    unit, weights = 0.0 if points.row_sums.whole else 2.0**points.row_sums.last, points.weights
-    units = np.full(points.n, unit) if weights is None else unit / np.where(weights > 0, weights, 1)
+    weights = np.ones(points.n) if points.weights is None else points.weights
+    unit = points.row_sums.unit + points.limit * points.weight_sums.unit
     size = (np.abs(centers).max(axis=1) + np.abs(points.origin).max()) * points.scale
-    noise = units + ROUNDED * size[labels]
-    distances[distances <= points.d * np.square(noise) + points.residual**2] = 0
+    with np.errstate(over="ignore"):  # of the least weights, and of given centres far off
+        noise = unit / np.where(weights > 0, weights, 1) + ROUNDED * size[labels]
+        distances[distances < points.d * np.square(noise) + points.residual**2] = 0
     return distances
 
 
