@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from mnist_kmeans_mlx.engine.decision import ROUNDOFF
 from mnist_kmeans_mlx.engine.points import Float64, Labels, Points
 from mnist_kmeans_mlx.engine.ways import Clusters, Way
 
 # Share of the rows' squared norms that inertia must be for their difference to be exact enough.
 CANCELLED = 1 / 16
-# Share of a mean that it may be off by roundings.
-ROUNDED = 2.0**-51
 
 
 def means(points: Points, clusters: Clusters, centers: Float64) -> Float64:
@@ -97,7 +96,7 @@ def _distances_sq(points: Points, centers: Float64, labels: Labels) -> Float64:
     unit = points.row_sums.unit + points.limit * points.weight_sums.unit
     size = (np.abs(centers).max(axis=1) + np.abs(points.origin).max()) * points.scale
     with np.errstate(over="ignore"):  # of the least weights, and of given centres far off
-        noise = unit / np.where(weights > 0, weights, 1) + ROUNDED * size[labels]
+        noise = unit / np.where(weights > 0, weights, 1) + 4 * ROUNDOFF * size[labels]
         distances[distances < points.d * np.square(noise) + points.residual**2] = 0
     return distances
 

@@ -41,7 +41,7 @@ NEAR, FAR = 1e-10, 1e10
 # Squares in float32 that are added before float64 goes on.
 FLOAT32_TERMS = 256
 # With a smaller mean of them, too many may have been too small.
-LEAST = 1e-30
+LEAST_SQUARE = 1e-30
 # Smaller numbers are no infinity in float32.
 HELD = 1e38
 # To bring so few rows and the centres to float32 takes longer than to compare them in float64.
@@ -170,7 +170,7 @@ class Nearest:
                 return float(costs.sum() if weights is None else (costs * weights).sum())
         if rows.dtype == np.float32 and self._in_float32 is not None:
             found = self._summed(rows, labels, self._in_float32)
-            if LEAST * rows.size < found < np.inf:
+            if LEAST_SQUARE * rows.size < found < np.inf:
                 return found
         return self._summed(rows, labels, self.centers)
 

@@ -531,11 +531,10 @@ class Points:
 
     def direct(self, index: Index | slice, centers: Float64) -> Float64:
         """Squared distances of rows, each to its own or all to the same centre."""
-        difference = self.raw(index)
+        difference, scale = self.raw(index), self.scale
         with np.errstate(over="ignore"):  # of given centres far off
-            if self.scale < SMALLEST:  # differences of the largest numbers are larger still
-                difference *= self.scale
-                difference -= centers * self.scale
-                return sums_of_squares(difference)
+            if scale < SMALLEST:  # differences of the largest numbers are larger still
+                difference *= scale
+                centers, scale = centers * scale, 1.0
             difference -= centers
-            return sums_of_squares(difference, self.scale)
+            return sums_of_squares(difference, scale)

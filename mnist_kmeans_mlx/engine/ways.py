@@ -235,9 +235,10 @@ def choose(points: Points, k: int, algorithm: str = "auto", choice: Choice | Non
         way = MlxWay(points, cache(lambda: HostWay(points)))
     elif choice.name == "sparse":
         way = SparseWay(points)
+    elif choice.name == "plain":
+        way = PlainWay(points)
     else:
-        plain = choice.name == "plain"
-        way = PlainWay(points) if plain else HostWay(points, bounded=algorithm != "lloyd")
+        way = HostWay(points, bounded=algorithm != "lloyd")
     way.why = choice.told
     return way
 

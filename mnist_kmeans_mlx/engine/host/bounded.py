@@ -95,9 +95,6 @@ class BoundedAssignment:
 
     def __call__(self, centers: Centers) -> Labels:
         points = self.points
-        if not centers.is_near:  # the next ones, means, lie among the rows
-            self.rechecked = points.n
-            return centers.nearest(np.arange(points.n))
         step, first = self._step(centers), self._previous is None
         self._previous = centers.centers
         whole, sketched = Comparison.whole(self.rows, centers), self._sketched(step, centers)

@@ -38,8 +38,9 @@ class HostWay:
 
     def clusters(self, k: int, settled: bool = False) -> HostClusters:
         """Of a new restart."""
-        nearest = BoundedAssignment(self.rows, k, settled) if self.bounded else None
-        return HostClusters(self.rows, k, nearest or WholeAssignment(self.rows))
+        if self.bounded:
+            return HostClusters(self.rows, k, BoundedAssignment(self.rows, k, settled))
+        return HostClusters(self.rows, k, WholeAssignment(self.rows))
 
     def assign(self, asked: Sequence[tuple[HostClusters, Float64]]) -> None:
         """Give each row to the nearest of some centres."""
@@ -98,8 +99,11 @@ class HostClusters:
 
     def assign(self, centers: Float64) -> None:
         """Give each row to the nearest of the centres."""
-        labels = self._nearest(Centers(self._points, centers, host_rounding()))
-        self._take(labels, self._nearest.rechecked)
+        compared, n = Centers(self._points, centers, host_rounding()), self._points.n
+        if compared.is_near:
+            self._take(self._nearest(compared), self._nearest.rechecked)
+        else:  # the next ones, means, lie among the rows
+            self._take(compared.nearest(np.arange(n)), n)
 
     def _take(self, labels: Labels, rechecked: int) -> None:
         self.changed, self.rechecked = int(np.count_nonzero(labels != self.labels)), rechecked

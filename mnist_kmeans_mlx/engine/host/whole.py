@@ -24,9 +24,6 @@ class WholeAssignment:
 
     def __call__(self, centers: Centers) -> Labels:
         points = self.rows.points
-        if not centers.is_near:  # the next ones, means, lie among the rows
-            self.rechecked = points.n
-            return centers.nearest(np.arange(points.n))
         compared = HostComparison(points.host, centers.moved, centers.off)
         labels, doubts = np.empty(points.n, dtype=np.int32), []
 
